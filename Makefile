@@ -1,0 +1,63 @@
+# sendkit: build with PGXS. The version number lives in sendkit.control alone.
+
+EXTENSION = sendkit
+EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" sendkit.control)
+
+MODULE_big = sendkit
+OBJS = \
+	src/api.o \
+	src/dispatch.o \
+	src/credential.o \
+	src/delete.o \
+	src/guc.o \
+	src/http.o \
+	src/resend.o \
+	src/response.o \
+	src/sendkit.o \
+	src/sockets.o \
+	src/text.o \
+	src/url.o
+LOCAL_HEADERS = $(wildcard src/*.h)
+
+DATA = sendkit--$(EXTVERSION).sql
+PGFILEDESC = "sendkit - revoke SendKit API keys from SQL"
+
+REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
+REGRESS_OPTS = --load-extension=sendkit --launcher=test/standin_launcher
+
+# TAP tests start servers of their own, from the installed extension. They need
+# IPC::Run, which not every machine has: "make installcheck" runs them where it
+# is found, scripts/test always.
+ifneq ($(shell perl -MIPC::Run -e 'print 1' 2>/dev/null),)
+TAP_TESTS = 1
+PROVE_TESTS ?= test/t/*.pl
+PROVE_FLAGS = -I test/perl
+endif
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+ifeq ($(wildcard $(PGXS)),)
+$(error PGXS not found: install the server development package of PostgreSQL, such as postgresql-server-dev-15, or set PG_CONFIG)
+endif
+
+# libcurl, by pkg-config or else by its own curl-config
+PKG_CONFIG ?= pkg-config
+CURL_CONFIG ?= curl-config
+ifeq ($(shell $(PKG_CONFIG) --exists libcurl 2>/dev/null && echo yes),yes)
+CURL_CFLAGS := $(shell $(PKG_CONFIG) --cflags libcurl)
+CURL_LIBS := $(shell $(PKG_CONFIG) --libs libcurl)
+else ifneq ($(shell $(CURL_CONFIG) --libs 2>/dev/null),)
+CURL_CFLAGS := $(shell $(CURL_CONFIG) --cflags)
+CURL_LIBS := $(shell $(CURL_CONFIG) --libs)
+else ifeq ($(filter clean distclean,$(MAKECMDGOALS)),)
+$(error libcurl not found: install its development package, such as libcurl4-openssl-dev, or set PKG_CONFIG or CURL_CONFIG)
+endif
+
+PG_CPPFLAGS = -DSENDKIT_VERSION='"$(EXTVERSION)"' $(CURL_CFLAGS)
+PG_CFLAGS = -std=gnu11
+SHLIB_LINK = $(CURL_LIBS)
+
+include $(PGXS)
+
+# PGXS tracks no headers: a changed one rebuilds everything, which takes seconds.
+$(OBJS) $(OBJS:.o=.bc): $(LOCAL_HEADERS) sendkit.control

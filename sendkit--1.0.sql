@@ -1,0 +1,24 @@
+/* sendkit--1.0.sql */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION sendkit" to load this file. \quit
+
+CREATE TYPE @extschema@.sendkit_result AS (
+	success boolean,
+	message text
+);
+COMMENT ON TYPE @extschema@.sendkit_result IS
+'what became of a request to delete a workspace''s API key: success is true only if the API confirmed that the key is gone';
+
+CREATE FUNCTION @extschema@.sendkit_delete_api_key(
+	workspace_id text,
+	platform_key text DEFAULT NULL
+)
+RETURNS @extschema@.sendkit_result
+AS 'MODULE_PATHNAME', 'sendkit_delete_api_key'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE COST 1000000;
+
+REVOKE ALL ON FUNCTION @extschema@.sendkit_delete_api_key(text, text) FROM PUBLIC;
+
+COMMENT ON FUNCTION @extschema@.sendkit_delete_api_key(text, text) IS
+'deletes the API key of a SendKit workspace now; cannot be rolled back. Call it as SELECT * FROM sendkit_delete_api_key(...): SELECT (sendkit_delete_api_key(...)).* would call it once per column';

@@ -1,0 +1,561 @@
+/*-------------------------------------------------------------------------
+ *
+ * api.c
+ *	  The vendor's contract: what is asked of the API, what its answers mean.
+ *
+ * An answer is judged by one rule above all: a key is called dead only when
+ * the API itself, in a form that nobody else would produce by accident, says
+ * so.  Whatever could come from a proxy, a gateway or a broken connection, and
+ * whatever contradicts itself, is "unknown".
+ *
+ * Documented errors have two shapes.  Flat: a string "error" beside a string
+ * "message".  Nested: an object "error" with a string "code" and a "message".
+ * Both occur; both are read.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <time.h>
+
+#include "lib/stringinfo.h"
+
+#include "api.h"
+#include "response.h"
+#include "sendkit.h"
+
+/* An id's length in bytes of UTF-8 */
+#define MAX_ID_LENGTH 255
+
+/* How often an id could be percent-encoded over and over: its length bounds it */
+#define ESCAPED_BYTE 3
+
+/* What platform keys begin with; workspace keys lack the "user_" */
+#define PLATFORM_KEY_PREFIX "sk_user_"
+
+#define DELETED_WITHOUT_MESSAGE "API key deleted"
+#define NOTHING_DELETED "nothing was deleted"
+#define PERHAPS_DELETED "the API key may or may not have been deleted"
+
+/* Statuses with a meaning of their own (RFC 9110, RFC 6585, RFC 8470) */
+#define HTTP_NO_CONTENT 204
+#define HTTP_NOT_FOUND 404
+#define HTTP_REQUEST_TIMEOUT 408
+#define HTTP_TOO_EARLY 425
+#define HTTP_TOO_MANY_REQUESTS 429
+#define HTTP_SERVICE_UNAVAILABLE 503
+
+const char *
+sendkit_outcome_name(SendkitOutcome outcome)
+{
+	static const char *const names[SENDKIT_OUTCOMES] = {
+		"deleted", "absent", "rejected", "unavailable", "unknown"
+	};
+
+	return names[outcome];
+}
+
+/* --- the request --- */
+
+static int
+hex_value(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
+}
+
+/* Decodes what is percent-encoded, in place.  Returns whether anything was. */
+static bool
+percent_decode(char *text)
+{
+	char	   *out = text;
+	bool		changed = false;
+
+	for (const char *p = text; *p; p++)
+	{
+		int			high = p[0] == '%' ? hex_value(p[1]) : -1;
+		int			low = high >= 0 ? hex_value(p[2]) : -1;
+
+		if (low >= 0)
+		{
+			*out++ = (char) (high << 4 | low);
+			p += ESCAPED_BYTE - 1;
+			changed = true;
+		}
+		else
+			*out++ = *p;
+	}
+	*out = '\0';
+	return changed;
+}
+
+static bool
+is_dot_segment(const char *text)
+{
+	return strcmp(text, ".") == 0 || strcmp(text, "..") == 0;
+}
+
+/*
+ * Would the id, in some server's reading, step out of its place in the path?
+ * "%252e%252e" is two dots to a proxy that decodes twice.
+ */
+static bool
+is_disguised_dot_segment(const char *utf8)
+{
+	char	   *decoded = pstrdup(utf8);
+	bool		found;
+
+	do
+		found = is_dot_segment(decoded);
+	while (!found && percent_decode(decoded));
+	pfree(decoded);
+	return found;
+}
+
+static const char *
+id_fault(const char *utf8)
+{
+	if (utf8 == NULL)
+		return "It has no valid form in UTF-8.";
+	if (utf8[0] == '\0')
+		return "It is empty.";
+	if (strlen(utf8) > MAX_ID_LENGTH)
+		return "It is longer than 255 bytes in UTF-8.";
+	if (sendkit_text_has_control(utf8))
+		return "It contains a control character.";
+	if (is_disguised_dot_segment(utf8))
+		return "It is, or decodes to, \".\" or \"..\", which would address another resource.";
+	return NULL;
+}
+
+/* The characters that a segment may have as they are (RFC 3986, section 2.3) */
+static bool
+is_unreserved(unsigned char c)
+{
+	return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+		(c >= '0' && c <= '9') ||
+		c == '-' || c == '.' || c == '_' || c == '~';
+}
+
+static char *
+percent_encode(const char *text)
+{
+	StringInfoData out;
+
+	initStringInfo(&out);
+	for (const char *p = text; *p; p++)
+	{
+		unsigned char c = (unsigned char) *p;
+
+		if (is_unreserved(c))
+			appendStringInfoCharMacro(&out, c);
+		else
+			appendStringInfo(&out, "%%%02X", c);
+	}
+	return out.data;
+}
+
+char *
+sendkit_api_segment(const SendkitTextConverter *converter,
+					const char *id, int len, const char **fault)
+{
+	char	   *utf8 = sendkit_text_to_utf8(converter, id, len);
+	char	   *segment;
+
+	*fault = id_fault(utf8);
+	if (*fault)
+		return NULL;
+	segment = percent_encode(utf8);
+	pfree(utf8);
+	return segment;
+}
+
+char *
+sendkit_api_url(const char *base_url, const char *segment)
+{
+	int			base_len = strlen(base_url);
+
+	while (base_len > 0 && base_url[base_len - 1] == '/')
+		base_len--;
+	return psprintf("%.*s/v1/workspaces/%s/api-key", base_len, base_url, segment);
+}
+
+struct curl_slist *
+sendkit_api_headers(const char *platform_key)
+{
+	static const char *const fixed[] = {
+		"Content-Type: application/json",
+		"Accept: application/json",
+		"User-Agent: sendkit/" SENDKIT_VERSION " (PostgreSQL " PG_MAJORVERSION ")",
+	};
+	char		key_header[1024];
+	struct curl_slist *headers = NULL;
+	struct curl_slist *longer;
+
+	snprintf(key_header, sizeof(key_header), "X-Api-Key: %s", platform_key);
+	longer = curl_slist_append(headers, key_header);
+	explicit_bzero(key_header, sizeof(key_header));
+
+	for (size_t i = 0; longer && i < lengthof(fixed); i++)
+	{
+		headers = longer;
+		longer = curl_slist_append(headers, fixed[i]);
+	}
+	if (longer == NULL)
+		sendkit_api_free_headers(headers);
+	return longer;
+}
+
+void
+sendkit_api_free_headers(struct curl_slist *headers)
+{
+	for (struct curl_slist *item = headers; item; item = item->next)
+		explicit_bzero(item->data, strlen(item->data));
+	curl_slist_free_all(headers);
+}
+
+bool
+sendkit_api_is_platform_key(const char *key)
+{
+	return strncmp(key, PLATFORM_KEY_PREFIX, strlen(PLATFORM_KEY_PREFIX)) == 0;
+}
+
+/* --- the answer --- */
+
+/* What a judgement is made from */
+typedef struct Evidence
+{
+	const SendkitTextConverter *converter;
+	const SendkitHttpResult *result;
+	const char *platform_key;
+	bool		is_json;		/* the body is a usable JSON object */
+	SendkitResponse response;
+} Evidence;
+
+/* Makes a stranger's UTF-8 fit to be shown. */
+static char *
+presentable(const Evidence *evidence, const char *text)
+{
+	char	   *shown = sendkit_text_from_utf8(evidence->converter, text, strlen(text));
+
+	sendkit_text_mask_keys(shown, evidence->platform_key);
+	return shown;
+}
+
+static bool
+is_kind(const SendkitJsonField *field, SendkitJsonKind kind)
+{
+	return field->kind == kind;
+}
+
+/* Is there an error in the documented flat shape? */
+static bool
+is_flat_error(const SendkitResponse *response)
+{
+	return is_kind(&response->error, SENDKIT_JSON_STRING) &&
+		is_kind(&response->message, SENDKIT_JSON_STRING);
+}
+
+/*
+ * ... in the nested one?  Its "code" is a string.  Common gateways answer with
+ * an object "error", too, whose "code" is a number: that is not the API.
+ */
+static bool
+is_nested_error(const SendkitResponse *response)
+{
+	return is_kind(&response->error, SENDKIT_JSON_OBJECT) &&
+		(is_kind(&response->error_code, SENDKIT_JSON_STRING) ||
+		 (is_kind(&response->error_code, SENDKIT_JSON_NONE) &&
+		  is_kind(&response->error_message, SENDKIT_JSON_STRING)));
+}
+
+/* The API's own message in an answer that is no success, or NULL. */
+static const char *
+error_message(const SendkitResponse *response)
+{
+	if (is_kind(&response->error, SENDKIT_JSON_OBJECT) &&
+		is_kind(&response->error_message, SENDKIT_JSON_STRING))
+		return response->error_message.text;
+	if (is_kind(&response->message, SENDKIT_JSON_STRING))
+		return response->message.text;
+	return NULL;
+}
+
+/* The flat shape's "error", or the nested one's "code"; else NULL. */
+static const char *
+error_code(const SendkitResponse *response)
+{
+	if (is_kind(&response->error, SENDKIT_JSON_STRING))
+		return response->error.text;
+	if (is_kind(&response->error_code, SENDKIT_JSON_STRING))
+		return response->error_code.text;
+	return NULL;
+}
+
+static void
+set_message(const Evidence *evidence, SendkitVerdict *verdict,
+			const char *text, const char *otherwise)
+{
+	verdict->message = text ? presentable(evidence, text) : pstrdup(otherwise);
+}
+
+static void
+judge_deleted(const Evidence *evidence, SendkitVerdict *verdict)
+{
+	const SendkitJsonField *message = &evidence->response.data_message;
+
+	verdict->outcome = SENDKIT_DELETED;
+	set_message(evidence, verdict,
+				is_kind(message, SENDKIT_JSON_STRING) ? message->text : NULL,
+				DELETED_WITHOUT_MESSAGE);
+}
+
+static void
+judge_refused(const Evidence *evidence, SendkitVerdict *verdict, SendkitOutcome outcome)
+{
+	verdict->outcome = outcome;
+	set_message(evidence, verdict, error_message(&evidence->response),
+				psprintf("the SendKit API refused the request with status %d and no message",
+						 evidence->result->status));
+}
+
+static void
+judge_unknown(SendkitVerdict *verdict, const char *what)
+{
+	verdict->outcome = SENDKIT_UNKNOWN;
+	verdict->message = psprintf("%s; " PERHAPS_DELETED, what);
+}
+
+static void
+judge_unusable(const Evidence *evidence, SendkitVerdict *verdict)
+{
+	judge_unknown(verdict,
+				  psprintf("the answer with status %d is none of the SendKit API's documented ones",
+						   evidence->result->status));
+}
+
+/*
+ * 2xx.  "success" has to be literally true, and no error beside it: an answer
+ * that says both is not believed.
+ */
+static void
+judge_success(const Evidence *evidence, SendkitVerdict *verdict)
+{
+	const SendkitResponse *response = &evidence->response;
+	bool		has_error = !is_kind(&response->error, SENDKIT_JSON_NONE) &&
+		!is_kind(&response->error, SENDKIT_JSON_NULL);
+
+	if (evidence->result->status == HTTP_NO_CONTENT && evidence->result->body_len == 0)
+		judge_deleted(evidence, verdict);
+	else if (!evidence->is_json)
+		judge_unusable(evidence, verdict);
+	else if (is_kind(&response->success, SENDKIT_JSON_FALSE))
+		judge_refused(evidence, verdict, SENDKIT_REJECTED);
+	else if (is_kind(&response->success, SENDKIT_JSON_TRUE) && !has_error)
+		judge_deleted(evidence, verdict);
+	else
+		judge_unusable(evidence, verdict);
+}
+
+/*
+ * 404.  A gateway's own does not prove that there is no key, so only the
+ * documented shapes count.
+ */
+static void
+judge_not_found(const Evidence *evidence, SendkitVerdict *verdict)
+{
+	const SendkitResponse *response = &evidence->response;
+
+	if (evidence->is_json &&
+		!is_kind(&response->success, SENDKIT_JSON_TRUE) &&
+		(is_flat_error(response) || is_nested_error(response)))
+		judge_refused(evidence, verdict, SENDKIT_ABSENT);
+	else
+		judge_unusable(evidence, verdict);
+}
+
+/* Any other 4xx: a refusal, if it comes from something that speaks JSON. */
+static void
+judge_client_error(const Evidence *evidence, SendkitVerdict *verdict)
+{
+	const SendkitResponse *response = &evidence->response;
+
+	if (evidence->is_json &&
+		!is_kind(&response->success, SENDKIT_JSON_TRUE) &&
+		(is_kind(&response->message, SENDKIT_JSON_STRING) ||
+		 is_kind(&response->error, SENDKIT_JSON_STRING) ||
+		 is_nested_error(response)))
+		judge_refused(evidence, verdict, SENDKIT_REJECTED);
+	else
+		judge_unusable(evidence, verdict);
+}
+
+/*
+ * Reads a Retry-After value: seconds or a date (RFC 9110, section 10.2.3).
+ * Returns milliseconds, or -1 if it is neither.  A number too large to count
+ * is as good as the largest.
+ */
+static int64
+parse_retry_after(const char *value)
+{
+	const int64 most_seconds = PG_INT64_MAX / 1000;
+	size_t		digits = strspn(value, "0123456789");
+	int64		seconds = 0;
+	time_t		date;
+
+	if (digits == 0 || value[digits] != '\0')
+	{
+		date = curl_getdate(value, NULL);
+		if (date == (time_t) -1)
+			return -1;
+		return Max((int64) (date - time(NULL)), 0) * 1000;
+	}
+	for (size_t i = 0; i < digits; i++)
+	{
+		if (seconds > (most_seconds - 9) / 10)
+			return most_seconds * 1000;
+		seconds = seconds * 10 + (value[i] - '0');
+	}
+	return seconds * 1000;
+}
+
+/* 429, and 503 with Retry-After: the API says that it did nothing, for now. */
+static void
+judge_rate_limit(const Evidence *evidence, SendkitVerdict *verdict)
+{
+	const char *retry_after = evidence->result->retry_after;
+
+	verdict->outcome = SENDKIT_UNAVAILABLE;
+	verdict->retryable = true;
+	verdict->limits_all = true;
+	if (retry_after)
+		verdict->retry_after_ms = parse_retry_after(retry_after);
+	if (verdict->retry_after_ms >= 0)
+		verdict->message =
+			psprintf("the SendKit API takes no requests for now (status %d) and asks to wait "
+					 INT64_FORMAT " s; " NOTHING_DELETED,
+					 evidence->result->status, (verdict->retry_after_ms + 999) / 1000);
+	else
+		verdict->message =
+			psprintf("the SendKit API takes no requests for now (status %d); " NOTHING_DELETED,
+					 evidence->result->status);
+}
+
+static bool
+is_rate_limit(const SendkitHttpResult *result)
+{
+	return result->status == HTTP_TOO_MANY_REQUESTS ||
+		(result->status == HTTP_SERVICE_UNAVAILABLE && result->retry_after != NULL);
+}
+
+static void
+judge_answer(const Evidence *evidence, SendkitVerdict *verdict)
+{
+	int			status = evidence->result->status;
+
+	if (status >= 200 && status < 300)
+		judge_success(evidence, verdict);
+	else if (status == HTTP_NOT_FOUND)
+		judge_not_found(evidence, verdict);
+	else if (status == HTTP_REQUEST_TIMEOUT || status == HTTP_TOO_EARLY)
+		judge_unknown(verdict, psprintf("the request was answered with status %d", status));
+	else if (status >= 400 && status < 500)
+		judge_client_error(evidence, verdict);
+	else if (status >= 300 && status < 400)
+		judge_unknown(verdict,
+					  psprintf("the request was answered with a redirect (status %d), which is never followed",
+							   status));
+	else
+		judge_unknown(verdict, psprintf("the request was answered with status %d", status));
+}
+
+static void
+judge_failure(const Evidence *evidence, SendkitVerdict *verdict)
+{
+	char	   *words = presentable(evidence, evidence->result->error);
+
+	switch (evidence->result->failure)
+	{
+		case SENDKIT_HTTP_NOT_CONNECTED:
+			verdict->outcome = SENDKIT_UNAVAILABLE;
+			verdict->retryable = true;
+			verdict->message =
+				psprintf("could not connect to the SendKit API: %s; " NOTHING_DELETED, words);
+			break;
+		case SENDKIT_HTTP_NOT_TRUSTED:
+			verdict->outcome = SENDKIT_UNAVAILABLE;
+			verdict->message =
+				psprintf("could not establish a trusted connection to the SendKit API: %s; " NOTHING_DELETED, words);
+			break;
+		case SENDKIT_HTTP_NO_DESCRIPTOR:
+			verdict->outcome = SENDKIT_UNAVAILABLE;
+			verdict->retryable = true;
+			verdict->message =
+				pstrdup("could not connect to the SendKit API: too many open files; " NOTHING_DELETED);
+			break;
+		case SENDKIT_HTTP_TIMED_OUT:
+			judge_unknown(verdict, "the request was sent and no complete answer came in time");
+			break;
+		case SENDKIT_HTTP_TOO_LARGE:
+			judge_unknown(verdict, "the answer is larger than any of the SendKit API's");
+			break;
+		case SENDKIT_HTTP_NO_ANSWER:
+		case SENDKIT_HTTP_OK:
+			judge_unknown(verdict,
+						  psprintf("the request was sent and no complete answer came: %s", words));
+			break;
+	}
+}
+
+/* The API's code and details, wherever it gave them along with a refusal. */
+static void
+add_error_fields(const Evidence *evidence, SendkitVerdict *verdict)
+{
+	const SendkitResponse *response = &evidence->response;
+	const char *code = error_code(response);
+
+	if (code)
+		verdict->error_code = presentable(evidence, code);
+	if (is_kind(&response->error_details, SENDKIT_JSON_ARRAY))
+	{
+		verdict->details = pstrdup(response->error_details.text);
+		sendkit_text_mask_keys(verdict->details, evidence->platform_key);
+	}
+}
+
+void
+sendkit_api_judge(const SendkitTextConverter *converter,
+				  const SendkitHttpResult *result,
+				  const char *platform_key,
+				  SendkitVerdict *verdict)
+{
+	Evidence	evidence;
+
+	memset(verdict, 0, sizeof(*verdict));
+	verdict->status = result->status;
+	verdict->retry_after_ms = -1;
+
+	memset(&evidence, 0, sizeof(evidence));
+	evidence.converter = converter;
+	evidence.result = result;
+	evidence.platform_key = platform_key;
+	if (result->failure == SENDKIT_HTTP_OK)
+		evidence.is_json = sendkit_response_parse(result->body, result->body_len,
+												  &evidence.response);
+
+	/* these two count by their status alone, whatever became of the body */
+	if (is_rate_limit(result))
+		judge_rate_limit(&evidence, verdict);
+	else if (result->failure != SENDKIT_HTTP_OK)
+		judge_failure(&evidence, verdict);
+	else
+		judge_answer(&evidence, verdict);
+
+	if (evidence.is_json && verdict->outcome != SENDKIT_DELETED)
+		add_error_fields(&evidence, verdict);
+}

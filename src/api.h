@@ -1,0 +1,73 @@
+/*-------------------------------------------------------------------------
+ *
+ * api.h
+ *	  The vendor's contract: what is asked of the API, what its answers mean.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SENDKIT_API_H
+#define SENDKIT_API_H
+
+#include "http.h"
+#include "text.h"
+
+/* Everything that can become of a request to delete a workspace's key */
+typedef enum SendkitOutcome
+{
+	SENDKIT_DELETED,			/* the key is gone */
+	SENDKIT_ABSENT,				/* the API knows of no key to delete */
+	SENDKIT_REJECTED,			/* the API refused for good */
+	SENDKIT_UNAVAILABLE,		/* the request certainly had no effect */
+	SENDKIT_UNKNOWN,			/* the key may or may not be gone */
+} SendkitOutcome;
+
+#define SENDKIT_OUTCOMES 5
+
+/* Texts are palloc'd, in the database's encoding, and show no key. */
+typedef struct SendkitVerdict
+{
+	SendkitOutcome outcome;
+	int			status;			/* 0: no answer came */
+	char	   *message;		/* never NULL */
+	char	   *error_code;		/* the API's, or NULL */
+	char	   *details;		/* the API's JSON array in UTF-8, or NULL */
+	bool		retryable;		/* unavailable, and worth another attempt */
+	bool		limits_all;		/* the refusal concerns the whole account */
+	int64		retry_after_ms; /* how long the API asks to wait, or -1 */
+} SendkitVerdict;
+
+/* The name that users see, such as "deleted" */
+extern const char *sendkit_outcome_name(SendkitOutcome outcome);
+
+/*
+ * Takes an id in the database's encoding, len bytes of it.  Returns it as a
+ * palloc'd path segment (RFC 3986, section 2.1), or NULL with *fault set to
+ * what is wrong with it, for the message's detail.  Raises nothing but out of
+ * memory.
+ */
+extern char *sendkit_api_segment(const SendkitTextConverter *converter,
+								 const char *id, int len, const char **fault);
+
+/* The palloc'd URL to delete a workspace's key.  May raise out of memory. */
+extern char *sendkit_api_url(const char *base_url, const char *segment);
+
+/*
+ * The headers of every request, malloc'd by libcurl, or NULL for want of
+ * memory.  To be freed by sendkit_api_free_headers(), which wipes them.
+ */
+extern struct curl_slist *sendkit_api_headers(const char *platform_key);
+extern void sendkit_api_free_headers(struct curl_slist *headers);
+
+/* Is this a key of the kind that the API accepts?  Cannot raise an error. */
+extern bool sendkit_api_is_platform_key(const char *key);
+
+/*
+ * The only place that turns an answer, or the lack of one, into an outcome.
+ * Raises nothing but out of memory.
+ */
+extern void sendkit_api_judge(const SendkitTextConverter *converter,
+							  const SendkitHttpResult *result,
+							  const char *platform_key,
+							  SendkitVerdict *verdict);
+
+#endif							/* SENDKIT_API_H */

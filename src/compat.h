@@ -1,0 +1,169 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *	  Every gate on a version of PostgreSQL or libcurl.
+ *
+ * Supported are PostgreSQL 14 to 19 and libcurl from 7.80, the first whose
+ * CURLOPT_PREREQFUNCTION tells when a request is about to leave.  The rest of
+ * the code asks for an ability by the name that the newest version gives it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SENDKIT_COMPAT_H
+#define SENDKIT_COMPAT_H
+
+#include <curl/curl.h>
+
+#include "common/jsonapi.h"
+#if PG_VERSION_NUM >= 150000
+#include "common/pg_prng.h"
+#endif
+#include "storage/latch.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/wait_event.h"
+#if PG_VERSION_NUM >= 180000
+#include "storage/waiteventset.h"
+#endif
+
+#if PG_VERSION_NUM < 140000
+#error "sendkit needs PostgreSQL 14 or later"
+#endif
+
+#if LIBCURL_VERSION_NUM < 0x075000
+#error "sendkit needs libcurl 7.80.0 or later"
+#endif
+
+/* The oldest libcurl that the library may meet at run time, as curl_version_info() counts */
+#define SENDKIT_MIN_LIBCURL 0x075000
+
+/* --- PostgreSQL 15: guc.h --- */
+
+#if PG_VERSION_NUM < 150000
+#define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
+#endif
+
+/* PostgreSQL 15: pg_prng.h.  Returns a number from 0 to below 1. */
+static inline double
+sendkit_random(void)
+{
+#if PG_VERSION_NUM >= 150000
+	return pg_prng_double(&pg_global_prng_state);
+#else
+	return random() / ((double) MAX_RANDOM_VALUE + 1);
+#endif
+}
+
+/* --- PostgreSQL 16: the semantic actions of jsonapi.h return an error code --- */
+
+#if PG_VERSION_NUM >= 160000
+typedef JsonParseErrorType SendkitJsonResult;
+#define SENDKIT_JSON_CONTINUE return JSON_SUCCESS
+#else
+typedef void SendkitJsonResult;
+#define SENDKIT_JSON_CONTINUE return
+#endif
+
+/*
+ * PostgreSQL 17: makeJsonLexContextCstringLen() takes a lexer to fill, or NULL
+ * for a new one.
+ */
+static inline JsonLexContext *
+sendkit_json_lexer(char *json, int len, int encoding, bool need_escapes)
+{
+#if PG_VERSION_NUM >= 170000
+	return makeJsonLexContextCstringLen(NULL, json, len, encoding, need_escapes);
+#else
+	return makeJsonLexContextCstringLen(json, len, encoding, need_escapes);
+#endif
+}
+
+/*
+ * PostgreSQL 17: a WaitEventSet belongs to a resource owner, and to the
+ * session without one; before, to a memory context.
+ */
+static inline WaitEventSet *
+sendkit_session_wait_event_set(int nevents)
+{
+#if PG_VERSION_NUM >= 170000
+	return CreateWaitEventSet(NULL, nevents);
+#else
+	return CreateWaitEventSet(TopMemoryContext, nevents);
+#endif
+}
+
+/* PostgreSQL 17: wait events with names of an extension's own */
+static inline uint32
+sendkit_wait_event(void)
+{
+#if PG_VERSION_NUM >= 170000
+	static uint32 wait_event = 0;
+
+	if (wait_event == 0)
+		wait_event = WaitEventExtensionNew("SendkitRequest");
+	return wait_event;
+#else
+	return PG_WAIT_EXTENSION;
+#endif
+}
+
+/* --- libcurl --- */
+
+/* 7.85: protocols by name */
+#if LIBCURL_VERSION_NUM >= 0x075500
+#define SENDKIT_CURLOPT_PROTOCOLS CURLOPT_PROTOCOLS_STR
+#define SENDKIT_PROTOCOL_HTTP "http"
+#define SENDKIT_PROTOCOL_HTTPS "https"
+#else
+#define SENDKIT_CURLOPT_PROTOCOLS CURLOPT_PROTOCOLS
+#define SENDKIT_PROTOCOL_HTTP ((long) CURLPROTO_HTTP)
+#define SENDKIT_PROTOCOL_HTTPS ((long) CURLPROTO_HTTPS)
+#endif
+
+/*
+ * May a handle be removed while getaddrinfo() hangs in its resolver thread,
+ * without waiting for that thread?  From 7.87 on an easy handle can be told
+ * so, from 8.20 on the multi handle.  The library met at run time decides,
+ * not only the headers.
+ */
+static inline bool
+sendkit_curl_easy_can_quick_exit(unsigned int version pg_attribute_unused())
+{
+#if LIBCURL_VERSION_NUM >= 0x075700
+	return version >= 0x075700 && version < 0x081400;
+#else
+	return false;
+#endif
+}
+
+static inline CURLcode
+sendkit_curl_easy_quick_exit(CURL *easy pg_attribute_unused())
+{
+#if LIBCURL_VERSION_NUM >= 0x075700
+	return curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
+#else
+	return CURLE_UNKNOWN_OPTION;
+#endif
+}
+
+static inline bool
+sendkit_curl_multi_can_quick_exit(unsigned int version pg_attribute_unused())
+{
+#if LIBCURL_VERSION_NUM >= 0x081400
+	return version >= 0x081400;
+#else
+	return false;
+#endif
+}
+
+static inline CURLMcode
+sendkit_curl_multi_quick_exit(CURLM *multi pg_attribute_unused())
+{
+#if LIBCURL_VERSION_NUM >= 0x081400
+	return curl_multi_setopt(multi, CURLMOPT_QUICK_EXIT, 1L);
+#else
+	return CURLM_UNKNOWN_OPTION;
+#endif
+}
+
+#endif							/* SENDKIT_COMPAT_H */

@@ -1,0 +1,155 @@
+/*-------------------------------------------------------------------------
+ *
+ * guc.c
+ *	  The settings, all named sendkit.*
+ *
+ * What decides where a platform key is sent (base_url, ca_file, proxy) is for
+ * superusers; how long a caller is willing to wait is the caller's.  The check
+ * hooks say why a value is refused.  There is on purpose no setting that holds
+ * a key, since pg_db_role_setting can be read by everyone, and none that turns
+ * the verification of certificates off.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "compat.h"
+#include "guc.h"
+#include "url.h"
+
+/* "Never endless": the longest time that a timeout can be set to */
+#define MAX_TIMEOUT_MS (60 * 60 * 1000)
+
+/* More attempts than this is a queue's business, not a call's */
+#define MAX_RETRIES 100
+
+char	   *sendkit_base_url;
+char	   *sendkit_ca_file;
+char	   *sendkit_proxy;
+int			sendkit_connect_timeout;
+int			sendkit_request_timeout;
+int			sendkit_max_retries;
+
+/* Returns whether all is well, else leaves the fault as the error's detail. */
+static bool
+no_fault(const char *fault)
+{
+	if (fault == NULL)
+		return true;
+	GUC_check_errdetail("%s", fault);
+	return false;
+}
+
+static bool
+check_base_url(char **newval, void **extra pg_attribute_unused(),
+			   GucSource source pg_attribute_unused())
+{
+	return no_fault(sendkit_url_base_fault(*newval));
+}
+
+static const char *
+ca_file_fault(const char *path)
+{
+	struct stat st;
+
+	if (!is_absolute_path(path))
+		return "The path must be absolute.";
+	if (strlen(path) >= MAXPGPATH)
+		return "The path is too long.";
+	if (stat(path, &st) != 0)
+		return "The file does not exist, or the server may not see it.";
+	if (!S_ISREG(st.st_mode))
+		return "The path does not name a regular file.";
+	if (access(path, R_OK) != 0)
+		return "The server may not read the file.";
+	return NULL;
+}
+
+static bool
+check_ca_file(char **newval, void **extra pg_attribute_unused(),
+			   GucSource source pg_attribute_unused())
+{
+	return **newval == '\0' || no_fault(ca_file_fault(*newval));
+}
+
+static bool
+check_proxy(char **newval, void **extra pg_attribute_unused(),
+			   GucSource source pg_attribute_unused())
+{
+	return **newval == '\0' || no_fault(sendkit_url_proxy_fault(*newval));
+}
+
+static void
+define_endpoint_settings(void)
+{
+	DefineCustomStringVariable("sendkit.base_url",
+							   "Sets the root of the SendKit API.",
+							   "A path prefix is kept. Plain http is accepted for loopback addresses only.",
+							   &sendkit_base_url,
+							   "https://api.sendkit.ai",
+							   PGC_SUSET,
+							   0,
+							   check_base_url, NULL, NULL);
+
+	DefineCustomStringVariable("sendkit.ca_file",
+							   "Sets the file of certificate authorities to trust.",
+							   "An empty string means those that the system trusts.",
+							   &sendkit_ca_file,
+							   "",
+							   PGC_SUSET,
+							   0,
+							   check_ca_file, NULL, NULL);
+
+	/* It may hold the proxy's password: only superusers see the value */
+	DefineCustomStringVariable("sendkit.proxy",
+							   "Sets the HTTP or SOCKS proxy to reach the SendKit API through.",
+							   "An empty string means none. Not used for plain http, which stays on this machine.",
+							   &sendkit_proxy,
+							   "",
+							   PGC_SUSET,
+							   GUC_SUPERUSER_ONLY,
+							   check_proxy, NULL, NULL);
+}
+
+static void
+define_patience_settings(void)
+{
+	DefineCustomIntVariable("sendkit.connect_timeout",
+							"Sets the longest time to wait for a connection to the SendKit API.",
+							"Name resolution, TCP and TLS are included.",
+							&sendkit_connect_timeout,
+							5000, 1, MAX_TIMEOUT_MS,
+							PGC_USERSET,
+							GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("sendkit.request_timeout",
+							"Sets the longest time to spend on one workspace.",
+							"Waiting for a rate limit, retries and the pauses between them are included.",
+							&sendkit_request_timeout,
+							30000, 1, MAX_TIMEOUT_MS,
+							PGC_USERSET,
+							GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("sendkit.max_retries",
+							"Sets how often a request that certainly had no effect is tried again.",
+							"Zero means never. A request that may have reached the API is never repeated.",
+							&sendkit_max_retries,
+							3, 0, MAX_RETRIES,
+							PGC_USERSET,
+							0,
+							NULL, NULL, NULL);
+}
+
+void
+sendkit_guc_init(void)
+{
+	define_endpoint_settings();
+	define_patience_settings();
+	MarkGUCPrefixReserved("sendkit");
+}

@@ -1,0 +1,22 @@
+/*-------------------------------------------------------------------------
+ *
+ * guc.h
+ *	  The settings, all named sendkit.*
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SENDKIT_GUC_H
+#define SENDKIT_GUC_H
+
+/* Strings are never NULL; times are in milliseconds. */
+extern char *sendkit_base_url;
+extern char *sendkit_ca_file;
+extern char *sendkit_proxy;
+extern int	sendkit_connect_timeout;
+extern int	sendkit_request_timeout;
+extern int	sendkit_max_retries;
+
+/* Defines the settings and reserves their prefix.  Called once, by _PG_init(). */
+extern void sendkit_guc_init(void);
+
+#endif							/* SENDKIT_GUC_H */

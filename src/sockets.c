@@ -1,0 +1,417 @@
+/*-------------------------------------------------------------------------
+ *
+ * sockets.c
+ *	  The sockets under libcurl's connections.
+ *
+ * Waiting.  A WaitEventSet cannot drop a socket, and libcurl's interest in its
+ * sockets changes all the time.  So they are in an epoll set of our own, and
+ * that set is one single socket to the WaitEventSet, made once per session.
+ * A kernel other than Linux needs another body for a handful of functions.
+ *
+ * Idleness.  When libcurl loses interest in a socket, because its connection
+ * waits for the next request, the socket stays in the epoll set.  That saves
+ * two system calls per request, and it tells at once whether the idle
+ * connection has become readable.  If so and it speaks HTTP/1, it must not be
+ * used again: what waits there is the end of the connection, or bytes that
+ * libcurl would take for the answer to the next request (it does, as of 7.88)
+ * and so report a key as deleted that is not.  libcurl cannot be told to drop
+ * a certain connection, but it drops one whose socket is at its end.  So the
+ * socket is replaced, under its number, by one whose peer is gone.  An HTTP/2
+ * connection may be readable at any time (pings, settings), and nothing on it
+ * can be taken for the answer to a request not yet sent.
+ *
+ * Ends.  Whether a request may be sent again (resend.c) depends on whether the
+ * connection that carried it had come to its end.  libcurl closes connections
+ * without saying why, so the kernel is asked right before.
+ *
+ * Descriptors.  fd.c is asked for room before libcurl is entered; the callback
+ * that opens a socket only counts.  Connections that are kept for later keep
+ * their share.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "storage/fd.h"
+
+#include "sockets.h"
+
+/* Events taken from the kernel at a time */
+#define EVENT_BATCH 64
+
+/*
+ * What the pool itself keeps open: our epoll set, the dead socket, and
+ * libcurl's pair of sockets to wake a multi handle up.  The WaitEventSet
+ * counts for itself.
+ */
+#define OWN_DESCRIPTORS 4
+
+/* --- setting up and taking down --- */
+
+/* Returns a socket whose peer is gone: reading from it finds the end at once. */
+static int
+make_dead_socket(void)
+{
+	int			pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) != 0)
+		return -1;
+	close(pair[1]);
+	return pair[0];
+}
+
+static void
+release_external(int count)
+{
+	while (count-- > 0)
+		ReleaseExternalFD();
+}
+
+static bool
+acquire_external(int count)
+{
+	for (int i = 0; i < count; i++)
+	{
+		if (!AcquireExternalFD())
+		{
+			release_external(i);
+			errno = EMFILE;
+			return false;
+		}
+	}
+	return true;
+}
+
+bool
+sendkit_sockets_init(SendkitSockets *sockets)
+{
+	int			save_errno;
+
+	memset(sockets, 0, sizeof(*sockets));
+	sockets->epoll_fd = -1;
+	sockets->dead_fd = -1;
+
+	if (!acquire_external(OWN_DESCRIPTORS))
+		return false;
+
+	sockets->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (sockets->epoll_fd >= 0)
+		sockets->dead_fd = make_dead_socket();
+	if (sockets->dead_fd >= 0)
+		return true;
+
+	save_errno = errno;
+	sendkit_sockets_free(sockets);
+	errno = save_errno;
+	return false;
+}
+
+void
+sendkit_sockets_free(SendkitSockets *sockets)
+{
+	if (sockets->epoll_fd >= 0)
+		close(sockets->epoll_fd);
+	if (sockets->dead_fd >= 0)
+		close(sockets->dead_fd);
+	free(sockets->sockets);
+	release_external(sockets->reserved + OWN_DESCRIPTORS);
+	memset(sockets, 0, sizeof(*sockets));
+}
+
+int
+sendkit_sockets_reserve(SendkitSockets *sockets, int wanted)
+{
+	while (sockets->reserved < wanted && AcquireExternalFD())
+		sockets->reserved++;
+	return Min(sockets->reserved, wanted);
+}
+
+void
+sendkit_sockets_release_unused(SendkitSockets *sockets)
+{
+	while (sockets->reserved > sockets->opened)
+	{
+		ReleaseExternalFD();
+		sockets->reserved--;
+	}
+}
+
+/* --- what libcurl's callbacks ask for --- */
+
+/* Returns the entry of a descriptor, or NULL if there is no memory for it. */
+static SendkitSocket *
+socket_entry(SendkitSockets *sockets, curl_socket_t fd)
+{
+	if (fd >= sockets->size)
+	{
+		int			size = Max(64, Max(fd + 1, sockets->size * 2));
+		SendkitSocket *grown = realloc(sockets->sockets, size * sizeof(SendkitSocket));
+
+		if (grown == NULL)
+			return NULL;
+		memset(grown + sockets->size, 0, (size - sockets->size) * sizeof(SendkitSocket));
+		sockets->sockets = grown;
+		sockets->size = size;
+	}
+	return &sockets->sockets[fd];
+}
+
+curl_socket_t
+sendkit_sockets_open(SendkitSockets *sockets, const struct curl_sockaddr *address)
+{
+	SendkitSocket *entry;
+	int			fd;
+
+	if (sockets->opened >= sockets->reserved)
+	{
+		sockets->refused = true;
+		return CURL_SOCKET_BAD;
+	}
+
+	fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+	if (fd < 0)
+	{
+		sockets->refused = (errno == EMFILE || errno == ENFILE);
+		return CURL_SOCKET_BAD;
+	}
+
+	entry = socket_entry(sockets, fd);
+	if (entry == NULL)
+	{
+		close(fd);
+		return CURL_SOCKET_BAD;
+	}
+	memset(entry, 0, sizeof(*entry));
+	entry->ours = true;
+	sockets->opened++;
+	return fd;
+}
+
+/* Returns the local port of a connected socket, or 0. */
+static int
+local_port_of(curl_socket_t fd)
+{
+	struct sockaddr_storage address;
+	socklen_t	len = sizeof(address);
+
+	if (getsockname(fd, (struct sockaddr *) &address, &len) != 0)
+		return 0;
+	if (address.ss_family == AF_INET)
+		return ntohs(((struct sockaddr_in *) &address)->sin_port);
+	if (address.ss_family == AF_INET6)
+		return ntohs(((struct sockaddr_in6 *) &address)->sin6_port);
+	return 0;
+}
+
+/* Has the peer ended or reset the connection? */
+static bool
+peer_ended(curl_socket_t fd)
+{
+	struct tcp_info info;
+	socklen_t	len = sizeof(info);
+
+	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0 ||
+		info.tcpi_state != TCP_ESTABLISHED;
+}
+
+/* Keeps the evidence of a connection about to be closed. */
+static void
+remember_end(SendkitSockets *sockets, curl_socket_t fd)
+{
+	if (!peer_ended(fd))
+		return;
+	sockets->ended_ports[sockets->next_ended] = local_port_of(fd);
+	sockets->next_ended = (sockets->next_ended + 1) % SENDKIT_ENDED_PORTS;
+}
+
+bool
+sendkit_sockets_peer_ended(const SendkitSockets *sockets, int local_port)
+{
+	for (int i = 0; i < SENDKIT_ENDED_PORTS; i++)
+	{
+		if (sockets->ended_ports[i] == local_port)
+			return true;
+	}
+	for (int fd = 0; fd < sockets->size; fd++)
+	{
+		if (sockets->sockets[fd].ours && local_port_of(fd) == local_port)
+			return peer_ended(fd);
+	}
+	/* closed by us, with nothing from the peer */
+	return local_port == 0;
+}
+
+int
+sendkit_sockets_close(SendkitSockets *sockets, curl_socket_t fd)
+{
+	SendkitSocket *entry = socket_entry(sockets, fd);
+
+	if (entry && entry->ours)
+	{
+		if (entry->multiplexed)
+			remember_end(sockets, fd);
+		memset(entry, 0, sizeof(*entry));
+		sockets->opened--;
+	}
+	/* the kernel takes a closed socket out of the epoll set */
+	return close(fd);
+}
+
+/* Tells epoll to watch the socket for these events, and nothing when that is so. */
+static bool
+register_events(SendkitSockets *sockets, curl_socket_t fd, SendkitSocket *entry,
+				uint32 events)
+{
+	struct epoll_event event;
+	int			op;
+
+	if (entry->registered == events)
+		return true;
+
+	if (events == 0)
+		op = EPOLL_CTL_DEL;
+	else if (entry->registered == 0)
+		op = EPOLL_CTL_ADD;
+	else
+		op = EPOLL_CTL_MOD;
+
+	memset(&event, 0, sizeof(event));
+	event.events = events;
+	event.data.fd = fd;
+	if (epoll_ctl(sockets->epoll_fd, op, fd, &event) != 0)
+	{
+		entry->registered = 0;
+		return events == 0;
+	}
+	entry->registered = events;
+	return true;
+}
+
+bool
+sendkit_sockets_watch(SendkitSockets *sockets, curl_socket_t fd, int what)
+{
+	SendkitSocket *entry = socket_entry(sockets, fd);
+	uint32		events = 0;
+
+	if (entry == NULL)
+		return false;
+
+	entry->wanted = (what != CURL_POLL_REMOVE);
+	if (!entry->wanted)
+	{
+		/* an idle connection stays in the set; libcurl's own tools do not */
+		return register_events(sockets, fd, entry, entry->ours ? EPOLLIN : 0);
+	}
+
+	if (what & CURL_POLL_IN)
+		events |= EPOLLIN;
+	if (what & CURL_POLL_OUT)
+		events |= EPOLLOUT;
+	return register_events(sockets, fd, entry, events);
+}
+
+void
+sendkit_sockets_set_multiplexed(SendkitSockets *sockets, curl_socket_t fd,
+								bool multiplexed)
+{
+	if (fd >= 0 && fd < sockets->size && sockets->sockets[fd].ours)
+		sockets->sockets[fd].multiplexed = multiplexed;
+}
+
+/* --- events --- */
+
+/*
+ * An idle connection has become readable, or was hung up.  Either way it need
+ * not be reported again.
+ */
+static void
+handle_idle_event(SendkitSockets *sockets, curl_socket_t fd, SendkitSocket *entry)
+{
+	if (entry->ours && !entry->multiplexed)
+	{
+		/* the kernel forgets the old socket, and with it its registration */
+		if (dup3(sockets->dead_fd, fd, O_CLOEXEC) >= 0)
+			entry->registered = 0;
+	}
+	else
+		register_events(sockets, fd, entry, 0);
+}
+
+static int
+action_of(uint32 events)
+{
+	int			action = 0;
+
+	if (events & (EPOLLIN | EPOLLHUP))
+		action |= CURL_CSELECT_IN;
+	if (events & EPOLLOUT)
+		action |= CURL_CSELECT_OUT;
+	if (events & EPOLLERR)
+		action |= CURL_CSELECT_ERR;
+	return action;
+}
+
+int
+sendkit_sockets_poll(SendkitSockets *sockets, SendkitSocketEvent *events, int max)
+{
+	struct epoll_event ready[EVENT_BATCH];
+	int			nready;
+	int			nevents = 0;
+
+	nready = epoll_wait(sockets->epoll_fd, ready, Min(max, EVENT_BATCH), 0);
+	for (int i = 0; i < nready; i++)
+	{
+		curl_socket_t fd = ready[i].data.fd;
+		SendkitSocket *entry = socket_entry(sockets, fd);
+
+		if (entry == NULL)
+			continue;
+		if (!entry->wanted)
+		{
+			handle_idle_event(sockets, fd, entry);
+			continue;
+		}
+		events[nevents].fd = fd;
+		events[nevents].action = action_of(ready[i].events);
+		nevents++;
+	}
+	return nevents;
+}
+
+void
+sendkit_sockets_drop_unsafe(SendkitSockets *sockets)
+{
+	struct epoll_event ready[EVENT_BATCH];
+	int			nready = EVENT_BATCH;
+
+	/* the kernel reports another batch each time, until it has been round */
+	for (int seen = 0; nready == EVENT_BATCH && seen <= sockets->opened; seen += nready)
+	{
+		nready = epoll_wait(sockets->epoll_fd, ready, EVENT_BATCH, 0);
+		for (int i = 0; i < nready; i++)
+		{
+			curl_socket_t fd = ready[i].data.fd;
+			SendkitSocket *entry = socket_entry(sockets, fd);
+
+			if (entry && !entry->wanted)
+				handle_idle_event(sockets, fd, entry);
+		}
+	}
+}
+
+void
+sendkit_sockets_shutdown(const SendkitSockets *sockets)
+{
+	for (int fd = 0; fd < sockets->size; fd++)
+	{
+		if (sockets->sockets[fd].ours)
+			shutdown(fd, SHUT_RDWR);
+	}
+}

@@ -1,0 +1,98 @@
+/*-------------------------------------------------------------------------
+ *
+ * sockets.h
+ *	  The sockets under libcurl's connections.
+ *
+ * Nothing here raises an error, unless it says so: most of it runs in
+ * callbacks of libcurl, which an error must not jump out of.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SENDKIT_SOCKETS_H
+#define SENDKIT_SOCKETS_H
+
+#include <curl/curl.h>
+
+/* How many ended connections are remembered */
+#define SENDKIT_ENDED_PORTS 16
+
+/* What is known of a socket; the array of them is indexed by descriptor */
+typedef struct SendkitSocket
+{
+	bool		ours;			/* opened by sendkit_sockets_open() */
+	bool		wanted;			/* libcurl waits for it */
+	bool		multiplexed;	/* speaks HTTP/2 */
+	uint32		registered;		/* what epoll has been told to watch */
+} SendkitSocket;
+
+typedef struct SendkitSockets
+{
+	SendkitSocket *sockets;		/* malloc'd */
+	int			size;			/* of the array */
+	int			epoll_fd;
+	int			dead_fd;		/* a socket whose peer is gone, see sockets.c */
+	int			reserved;		/* descriptors that fd.c granted us */
+	int			opened;			/* of them in use */
+	bool		refused;		/* was a socket refused for want of one? */
+	int			ended_ports[SENDKIT_ENDED_PORTS];	/* local ports, see sockets.c */
+	int			next_ended;
+} SendkitSockets;
+
+/* Something happened on a socket that libcurl waits for */
+typedef struct SendkitSocketEvent
+{
+	curl_socket_t fd;
+	int			action;			/* for curl_multi_socket_action() */
+} SendkitSocketEvent;
+
+/* Returns false, with errno set, when the kernel's or fd.c's limits are reached. */
+extern bool sendkit_sockets_init(SendkitSockets *sockets);
+
+/* Gives everything back.  The connections themselves must be closed already. */
+extern void sendkit_sockets_free(SendkitSockets *sockets);
+
+/*
+ * Asks fd.c for room for up to wanted open sockets in all.  Returns how many
+ * there may be.  May raise an error: not for callbacks.
+ */
+extern int	sendkit_sockets_reserve(SendkitSockets *sockets, int wanted);
+
+/* Gives back to fd.c what is reserved but not in use. */
+extern void sendkit_sockets_release_unused(SendkitSockets *sockets);
+
+/* Opens and closes a socket for libcurl (CURLOPT_OPENSOCKETFUNCTION and its twin). */
+extern curl_socket_t sendkit_sockets_open(SendkitSockets *sockets,
+										  const struct curl_sockaddr *address);
+extern int	sendkit_sockets_close(SendkitSockets *sockets, curl_socket_t fd);
+
+/*
+ * Notes what libcurl waits for (CURLMOPT_SOCKETFUNCTION: CURL_POLL_IN and so
+ * on).  Returns false if it cannot be waited for.
+ */
+extern bool sendkit_sockets_watch(SendkitSockets *sockets, curl_socket_t fd, int what);
+
+/* A finished answer came by this socket, in HTTP/2 or not. */
+extern void sendkit_sockets_set_multiplexed(SendkitSockets *sockets,
+											curl_socket_t fd, bool multiplexed);
+
+/* Fills in up to max events that are there now, without waiting.  Returns how many. */
+extern int	sendkit_sockets_poll(SendkitSockets *sockets,
+								 SendkitSocketEvent *events, int max);
+
+/*
+ * Makes idle connections unusable that must not carry another request.  To be
+ * called right before libcurl chooses one.
+ */
+extern void sendkit_sockets_drop_unsafe(SendkitSockets *sockets);
+
+/*
+ * Had the peer ended the connection with this local port, when it was closed
+ * or, if it is still open, until now?  A port that nothing is known of counts
+ * as ended.
+ */
+extern bool sendkit_sockets_peer_ended(const SendkitSockets *sockets, int local_port);
+
+/* Closes all connections towards the network.  Safe in a signal handler. */
+extern void sendkit_sockets_shutdown(const SendkitSockets *sockets);
+
+#endif							/* SENDKIT_SOCKETS_H */
