@@ -6,9 +6,10 @@ EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" sendkit.con
 MODULE_big = sendkit
 OBJS = \
 	src/api.o \
-	src/dispatch.o \
 	src/credential.o \
 	src/delete.o \
+	src/details.o \
+	src/dispatch.o \
 	src/guc.o \
 	src/http.o \
 	src/resend.o \
@@ -31,7 +32,6 @@ REGRESS_OPTS = --load-extension=sendkit --launcher=test/standin_launcher
 ifneq ($(shell perl -MIPC::Run -e 'print 1' 2>/dev/null),)
 TAP_TESTS = 1
 PROVE_TESTS ?= test/t/*.pl
-PROVE_FLAGS = -I test/perl
 endif
 
 PG_CONFIG ?= pg_config
@@ -58,6 +58,9 @@ PG_CFLAGS = -std=gnu11
 SHLIB_LINK = $(CURL_LIBS)
 
 include $(PGXS)
+
+# PGXS empties it
+PROVE_FLAGS += -I test/perl
 
 # PGXS tracks no headers: a changed one rebuilds everything, which takes seconds.
 $(OBJS) $(OBJS:.o=.bc): $(LOCAL_HEADERS) sendkit.control

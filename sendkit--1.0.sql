@@ -22,3 +22,24 @@ REVOKE ALL ON FUNCTION @extschema@.sendkit_delete_api_key(text, text) FROM PUBLI
 
 COMMENT ON FUNCTION @extschema@.sendkit_delete_api_key(text, text) IS
 'deletes the API key of a SendKit workspace now; cannot be rolled back. Call it as SELECT * FROM sendkit_delete_api_key(...): SELECT (sendkit_delete_api_key(...)).* would call it once per column';
+
+CREATE FUNCTION @extschema@.sendkit_delete_api_keys(
+	workspace_ids text[],
+	platform_key text DEFAULT NULL
+)
+RETURNS TABLE (
+	workspace_id text,
+	success boolean,
+	message text,
+	outcome text,
+	status integer,
+	error_code text,
+	details jsonb
+)
+AS 'MODULE_PATHNAME', 'sendkit_delete_api_keys'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE COST 1000000 ROWS 100;
+
+REVOKE ALL ON FUNCTION @extschema@.sendkit_delete_api_keys(text[], text) FROM PUBLIC;
+
+COMMENT ON FUNCTION @extschema@.sendkit_delete_api_keys(text[], text) IS
+'deletes the API keys of many SendKit workspaces now, up to sendkit.max_concurrency at a time, and returns one row per distinct workspace; cannot be rolled back';

@@ -21,6 +21,7 @@
 #include "lib/stringinfo.h"
 
 #include "api.h"
+#include "details.h"
 #include "response.h"
 #include "sendkit.h"
 
@@ -522,10 +523,9 @@ add_error_fields(const Evidence *evidence, SendkitVerdict *verdict)
 	if (code)
 		verdict->error_code = presentable(evidence, code);
 	if (is_kind(&response->error_details, SENDKIT_JSON_ARRAY))
-	{
-		verdict->details = pstrdup(response->error_details.text);
-		sendkit_text_mask_keys(verdict->details, evidence->platform_key);
-	}
+		verdict->details = sendkit_details_json(evidence->converter,
+												response->error_details.text,
+												evidence->platform_key);
 }
 
 void

@@ -30,7 +30,7 @@ typedef struct SendkitVerdict
 	int			status;			/* 0: no answer came */
 	char	   *message;		/* never NULL */
 	char	   *error_code;		/* the API's, or NULL */
-	char	   *details;		/* the API's JSON array in UTF-8, or NULL */
+	char	   *details;		/* the API's, as JSON, or NULL */
 	bool		retryable;		/* unavailable, and worth another attempt */
 	bool		limits_all;		/* the refusal concerns the whole account */
 	int64		retry_after_ms; /* how long the API asks to wait, or -1 */

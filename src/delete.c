@@ -10,9 +10,13 @@
  * which an error context callback keeps from logging the statement.
  *
  * All arguments are detoasted, checked and converted first, and what the
- * answer will need is looked up and loaded.  Work happens in a context whose
+ * answers will need is looked up and loaded.  Work happens in a context whose
  * first block is large enough for an ordinary answer, so that memory that runs
  * out cannot turn a deletion that happened into an error.
+ *
+ * A statement about many workspaces that is interrupted loses its rows, and
+ * with them the knowledge of which keys are gone.  So one line in the log
+ * counts what had been done; for a handful it names them.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,21 +24,65 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "compat.h"
 #include "fmgr.h"
-#include "funcapi.h"
+#include "storage/ipc.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/jsonb.h"
 #include "utils/memutils.h"
+#include "utils/ps_status.h"
 
 #include "api.h"
 #include "credential.h"
 #include "dispatch.h"
+#include "guc.h"
 
 /* Enough for an answer of the usual kind, the row included */
 #define CALL_CONTEXT_SIZE (32 * 1024)
 
-PG_FUNCTION_INFO_V1(sendkit_delete_api_key);
+/* Long runs report their progress this often */
+#define PROGRESS_INTERVAL_MS 5000
 
-/* --- keeping the key out of the log --- */
+/* Up to this many workspaces are named when a statement is interrupted */
+#define MAX_NAMED 20
+
+/* The columns of sendkit_delete_api_keys() */
+enum
+{
+	COLUMN_WORKSPACE_ID,
+	COLUMN_SUCCESS,
+	COLUMN_MESSAGE,
+	COLUMN_OUTCOME,
+	COLUMN_STATUS,
+	COLUMN_ERROR_CODE,
+	COLUMN_DETAILS,
+	COLUMNS
+};
+
+/* What a call works with */
+typedef struct Call
+{
+	FunctionCallInfo fcinfo;
+	SendkitTextConverter converter;
+	SendkitCredential credential;
+} Call;
+
+/* A call about many workspaces */
+typedef struct Bulk
+{
+	SendkitDispatch dispatch;
+	text	  **ids;			/* the distinct ones, as they were given */
+	int64		next_report;	/* by sendkit_http_now() */
+	char	   *title;			/* the process title to go back to, or NULL */
+} Bulk;
+
+PG_FUNCTION_INFO_V1(sendkit_delete_api_key);
+PG_FUNCTION_INFO_V1(sendkit_delete_api_keys);
+
+/* --- around every call --- */
 
 static void
 hide_statement(void *arg pg_attribute_unused())
@@ -43,14 +91,54 @@ hide_statement(void *arg pg_attribute_unused())
 	errhidecontext(true);
 }
 
+/*
+ * Runs the work of a call: in a memory context of its own, which the caller's
+ * takes along, with no error letting the statement into the log, and the key
+ * wiped in the end.
+ */
+static Datum
+run_call(FunctionCallInfo fcinfo, Datum (*work) (Call *call))
+{
+	ErrorContextCallback hiding;
+	MemoryContext old;
+	Call		call;
+	volatile Datum result = (Datum) 0;
+
+	hiding.callback = hide_statement;
+	hiding.arg = NULL;
+	hiding.previous = error_context_stack;
+	error_context_stack = &hiding;
+
+	old = MemoryContextSwitchTo(AllocSetContextCreate(CurrentMemoryContext,
+													  "sendkit call",
+													  0,
+													  CALL_CONTEXT_SIZE,
+													  ALLOCSET_DEFAULT_MAXSIZE));
+	call.fcinfo = fcinfo;
+	PG_TRY();
+	{
+		sendkit_text_init(&call.converter);
+		result = work(&call);
+	}
+	PG_FINALLY();
+	{
+		sendkit_credential_wipe(&call.credential);
+	}
+	PG_END_TRY();
+
+	MemoryContextSwitchTo(old);
+	error_context_stack = hiding.previous;
+	return result;
+}
+
 /* --- arguments --- */
 
 static void
-report_null_id(void)
+report_null(const char *what)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-			 errmsg("workspace_id must not be null"),
+			 errmsg("%s must not be null", what),
 			 errhidestmt(true), errhidecontext(true)));
 }
 
@@ -78,13 +166,17 @@ text_argument(FunctionCallInfo fcinfo, int n)
 
 /* --- the kind of key --- */
 
-/* Tells once per statement why a key of the wrong kind was refused. */
+/*
+ * Tells once per statement why a key of the wrong kind was refused, if it was
+ * one.
+ */
 static void
-notice_kind_of_key(void)
+notice_kind_of_key(const Call *call, bool rejected)
 {
 	static TimestampTz told = 0;
 
-	if (told == GetCurrentStatementStartTimestamp())
+	if (!rejected || sendkit_api_is_platform_key(call->credential.key) ||
+		told == GetCurrentStatementStartTimestamp())
 		return;
 	told = GetCurrentStatementStartTimestamp();
 	ereport(NOTICE,
@@ -93,18 +185,7 @@ notice_kind_of_key(void)
 			 errhidestmt(true), errhidecontext(true)));
 }
 
-/* --- the row --- */
-
-static Datum
-result_row(TupleDesc desc, const SendkitVerdict *verdict)
-{
-	Datum		values[2];
-	bool		nulls[2] = {false, false};
-
-	values[0] = BoolGetDatum(verdict->outcome == SENDKIT_DELETED);
-	values[1] = CStringGetTextDatum(verdict->message);
-	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
-}
+/* --- one workspace --- */
 
 /* The row type's descriptor, looked up once per query */
 static TupleDesc
@@ -127,65 +208,300 @@ row_type(FunctionCallInfo fcinfo)
 }
 
 static Datum
-delete_one(FunctionCallInfo fcinfo, SendkitCredential *credential)
+result_row(TupleDesc desc, const SendkitVerdict *verdict)
 {
-	SendkitTextConverter converter;
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	values[0] = BoolGetDatum(verdict->outcome == SENDKIT_DELETED);
+	values[1] = CStringGetTextDatum(verdict->message);
+	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
+}
+
+static Datum
+delete_one(Call *call)
+{
 	SendkitDeletion deletion;
 	SendkitDispatch dispatch;
-	text	   *id = text_argument(fcinfo, 0);
-	TupleDesc	desc = row_type(fcinfo);
+	TupleDesc	desc = row_type(call->fcinfo);
+	text	   *id = text_argument(call->fcinfo, 0);
 
 	if (id == NULL)
-		report_null_id();
-	sendkit_text_init(&converter);
+		report_null("workspace_id");
 	memset(&deletion, 0, sizeof(deletion));
-	deletion.segment = segment_of(&converter, id);
-	sendkit_credential_find(credential, text_argument(fcinfo, 1));
+	deletion.segment = segment_of(&call->converter, id);
+	sendkit_credential_find(&call->credential, text_argument(call->fcinfo, 1));
 
 	memset(&dispatch, 0, sizeof(dispatch));
 	dispatch.deletions = &deletion;
 	dispatch.ndeletions = 1;
-	dispatch.platform_key = credential->key;
-	dispatch.converter = &converter;
+	dispatch.platform_key = call->credential.key;
+	dispatch.converter = &call->converter;
 	dispatch.max_concurrency = 1;
 	sendkit_dispatch(&dispatch);
 
-	if (deletion.verdict.outcome == SENDKIT_REJECTED &&
-		!sendkit_api_is_platform_key(credential->key))
-		notice_kind_of_key();
+	notice_kind_of_key(call, deletion.verdict.outcome == SENDKIT_REJECTED);
 	return result_row(desc, &deletion.verdict);
 }
 
 Datum
 sendkit_delete_api_key(PG_FUNCTION_ARGS)
 {
-	ErrorContextCallback hiding;
-	SendkitCredential credential;
-	MemoryContext old;
-	volatile Datum row = (Datum) 0;
+	return run_call(fcinfo, delete_one);
+}
 
-	hiding.callback = hide_statement;
-	hiding.arg = NULL;
-	hiding.previous = error_context_stack;
-	error_context_stack = &hiding;
+/* --- many workspaces: which ones --- */
 
-	/* the row is in it, too: the caller's context takes it along */
-	old = MemoryContextSwitchTo(AllocSetContextCreate(CurrentMemoryContext,
-													  "sendkit call",
-													  0,
-													  CALL_CONTEXT_SIZE,
-													  ALLOCSET_DEFAULT_MAXSIZE));
-	PG_TRY();
+/* A set of ids, told apart by their path segments */
+typedef struct SegmentEntry
+{
+	const char *segment;
+	uint32		hash;
+	char		status;
+} SegmentEntry;
+
+#define SH_PREFIX segments
+#define SH_ELEMENT_TYPE SegmentEntry
+#define SH_KEY_TYPE const char *
+#define SH_KEY segment
+#define SH_HASH_KEY(tb, key) hash_bytes((const unsigned char *) (key), strlen(key))
+#define SH_EQUAL(tb, a, b) (strcmp((a), (b)) == 0)
+#define SH_STORE_HASH
+#define SH_GET_HASH(tb, a) (a)->hash
+#define SH_SCOPE static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+static void *
+alloc_huge(Size count, Size size)
+{
+	return MemoryContextAllocExtended(CurrentMemoryContext, Max(count, 1) * size,
+									  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+}
+
+/* Fills in the distinct ids of the array, in the order of first appearance. */
+static void
+collect_ids(Call *call, ArrayType *array, Bulk *bulk)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int			nelements;
+	segments_hash *seen;
+
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT,
+					  &elements, &nulls, &nelements);
+	bulk->ids = alloc_huge(nelements, sizeof(text *));
+	bulk->dispatch.deletions = alloc_huge(nelements, sizeof(SendkitDeletion));
+	seen = segments_create(CurrentMemoryContext, nelements, NULL);
+
+	for (int i = 0; i < nelements; i++)
 	{
-		row = delete_one(fcinfo, &credential);
-	}
-	PG_FINALLY();
-	{
-		sendkit_credential_wipe(&credential);
-	}
-	PG_END_TRY();
+		text	   *id = nulls[i] ? NULL : DatumGetTextPP(elements[i]);
+		char	   *segment;
+		bool		found;
 
+		if (id == NULL)
+			report_null("an element of workspace_ids");
+		segment = segment_of(&call->converter, id);
+		segments_insert(seen, segment, &found);
+		if (found)
+		{
+			pfree(segment);
+			continue;
+		}
+		bulk->dispatch.deletions[bulk->dispatch.ndeletions].segment = segment;
+		bulk->ids[bulk->dispatch.ndeletions] = id;
+		bulk->dispatch.ndeletions++;
+	}
+	segments_destroy(seen);
+}
+
+/* --- many workspaces: progress --- */
+
+/* Writes a number with commas between the thousands. */
+static char *
+with_commas(int number)
+{
+	char		digits[16];
+	StringInfoData out;
+	int			len = snprintf(digits, sizeof(digits), "%d", number);
+
+	initStringInfo(&out);
+	for (int i = 0; i < len; i++)
+	{
+		if (i > 0 && (len - i) % 3 == 0)
+			appendStringInfoChar(&out, ',');
+		appendStringInfoChar(&out, digits[i]);
+	}
+	return out.data;
+}
+
+static void
+keep_title(Bulk *bulk)
+{
+	int			len;
+	const char *title = get_ps_display(&len);
+
+	bulk->title = pnstrdup(title, len);
+}
+
+static void
+report_progress(const SendkitDispatch *dispatch)
+{
+	Bulk	   *bulk = (Bulk *) dispatch;
+	const SendkitTally *tally = &dispatch->tally;
+	int			failed;
+	char	   *report;
+
+	if (sendkit_http_now() < bulk->next_report)
+		return;
+	bulk->next_report = sendkit_http_now() + PROGRESS_INTERVAL_MS;
+
+	failed = tally->finished - tally->outcomes[SENDKIT_DELETED];
+	report = psprintf("%s of %s done, %s failed",
+					  with_commas(tally->finished),
+					  with_commas(dispatch->ndeletions),
+					  with_commas(failed));
+	if (bulk->title == NULL)
+		keep_title(bulk);
+	set_ps_display(psprintf("sendkit: %s", report));
+	ereport(NOTICE,
+			(errmsg("%s", report),
+			 errhidestmt(true), errhidecontext(true)));
+}
+
+/* --- many workspaces: interruption --- */
+
+static const char *
+fate_of(const SendkitDeletion *deletion)
+{
+	if (deletion->finished)
+		return sendkit_outcome_name(deletion->verdict.outcome);
+	if (deletion->in_flight)
+		return sendkit_outcome_name(SENDKIT_UNKNOWN);
+	return "not sent";
+}
+
+static char *
+name_fates(const Bulk *bulk)
+{
+	StringInfoData out;
+
+	initStringInfo(&out);
+	for (int i = 0; i < bulk->dispatch.ndeletions; i++)
+		appendStringInfo(&out, "%s%s: %s", i > 0 ? ", " : "",
+						 text_to_cstring(bulk->ids[i]),
+						 fate_of(&bulk->dispatch.deletions[i]));
+	return out.data;
+}
+
+/* The rows are about to be lost: log what they would have said. */
+static void
+log_interruption(int code pg_attribute_unused(), Datum arg)
+{
+	const Bulk *bulk = (const Bulk *) DatumGetPointer(arg);
+	const SendkitTally *tally = &bulk->dispatch.tally;
+	int			left = bulk->dispatch.ndeletions - tally->finished - tally->in_flight;
+
+	ereport(LOG,
+			(errmsg("sendkit_delete_api_keys was interrupted: %d deleted, %d absent, %d rejected, %d unavailable, %d unknown, %d not sent",
+					tally->outcomes[SENDKIT_DELETED],
+					tally->outcomes[SENDKIT_ABSENT],
+					tally->outcomes[SENDKIT_REJECTED],
+					tally->outcomes[SENDKIT_UNAVAILABLE],
+					tally->outcomes[SENDKIT_UNKNOWN] + tally->in_flight,
+					left),
+			 bulk->dispatch.ndeletions <= MAX_NAMED ?
+			 errdetail_log("%s", name_fates(bulk)) : 0,
+			 errhidestmt(true), errhidecontext(true)));
+}
+
+/* --- many workspaces: rows --- */
+
+static void
+set_text(Datum *value, bool *isnull, const char *text)
+{
+	*isnull = (text == NULL);
+	if (text)
+		*value = CStringGetTextDatum(text);
+}
+
+static void
+put_row(ReturnSetInfo *rows, text *id, const SendkitVerdict *verdict)
+{
+	Datum		values[COLUMNS];
+	bool		nulls[COLUMNS] = {false};
+
+	values[COLUMN_WORKSPACE_ID] = PointerGetDatum(id);
+	values[COLUMN_SUCCESS] = BoolGetDatum(verdict->outcome == SENDKIT_DELETED);
+	values[COLUMN_MESSAGE] = CStringGetTextDatum(verdict->message);
+	values[COLUMN_OUTCOME] = CStringGetTextDatum(sendkit_outcome_name(verdict->outcome));
+	values[COLUMN_STATUS] = Int32GetDatum(verdict->status);
+	nulls[COLUMN_STATUS] = (verdict->status == 0);
+	set_text(&values[COLUMN_ERROR_CODE], &nulls[COLUMN_ERROR_CODE], verdict->error_code);
+	nulls[COLUMN_DETAILS] = (verdict->details == NULL);
+	if (verdict->details)
+		values[COLUMN_DETAILS] = DirectFunctionCall1(jsonb_in,
+													 CStringGetDatum(verdict->details));
+	tuplestore_putvalues(rows->setResult, rows->setDesc, values, nulls);
+}
+
+static void
+put_rows(const Bulk *bulk, ReturnSetInfo *rows)
+{
+	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext,
+													  "sendkit row",
+													  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(row_context);
+
+	for (int i = 0; i < bulk->dispatch.ndeletions; i++)
+	{
+		put_row(rows, bulk->ids[i], &bulk->dispatch.deletions[i].verdict);
+		MemoryContextReset(row_context);
+	}
 	MemoryContextSwitchTo(old);
-	error_context_stack = hiding.previous;
-	PG_RETURN_DATUM(row);
+}
+
+static Datum
+delete_many(Call *call)
+{
+	FunctionCallInfo fcinfo = call->fcinfo;
+	ReturnSetInfo *rows = (ReturnSetInfo *) fcinfo->resultinfo;
+	Bulk		bulk;
+
+	sendkit_begin_rows(fcinfo);
+	if (PG_ARGISNULL(0))
+		report_null("workspace_ids");
+
+	memset(&bulk, 0, sizeof(bulk));
+	collect_ids(call, PG_GETARG_ARRAYTYPE_P(0), &bulk);
+	sendkit_credential_find(&call->credential, text_argument(fcinfo, 1));
+	if (bulk.dispatch.ndeletions == 0)
+		return (Datum) 0;
+
+	bulk.dispatch.platform_key = call->credential.key;
+	bulk.dispatch.converter = &call->converter;
+	bulk.dispatch.max_concurrency = Min(sendkit_max_concurrency, bulk.dispatch.ndeletions);
+	bulk.dispatch.on_progress = report_progress;
+	bulk.next_report = sendkit_http_now() + PROGRESS_INTERVAL_MS;
+
+	/* also for a session that is terminated, which unwinds no stack */
+	PG_ENSURE_ERROR_CLEANUP(log_interruption, PointerGetDatum(&bulk));
+	{
+		sendkit_dispatch(&bulk.dispatch);
+		put_rows(&bulk, rows);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(log_interruption, PointerGetDatum(&bulk));
+
+	if (bulk.title)
+		set_ps_display(bulk.title);
+	notice_kind_of_key(call, bulk.dispatch.tally.outcomes[SENDKIT_REJECTED] > 0);
+	return (Datum) 0;
+}
+
+Datum
+sendkit_delete_api_keys(PG_FUNCTION_ARGS)
+{
+	return run_call(fcinfo, delete_many);
 }

@@ -29,6 +29,7 @@
 
 #include "dispatch.h"
 #include "guc.h"
+#include "url.h"
 
 /* The pause before the first retry, doubled for each further one */
 #define BACKOFF_MS 200
@@ -41,15 +42,15 @@
 
 typedef struct Dispatcher
 {
-	const SendkitDispatch *job;
+	SendkitDispatch *job;
 	SendkitHttpEndpoint endpoint;
 	struct curl_slist *headers;
 	MemoryContext result_context;
 	MemoryContext judge_context;
 	int			next;			/* the first deletion without a seat yet */
 	int			seated;
-	int			in_flight;
-	int			allowed_in_flight;
+	int			most_in_flight; /* what max_concurrency and descriptors allow */
+	int			allowed_in_flight;	/* now, while ramping up again */
 	dlist_head	waiting;		/* seated, but not in flight */
 	int64		hold_until;		/* the rate limit's end */
 	SendkitVerdict hold_verdict;	/* what imposed it */
@@ -78,8 +79,12 @@ copy_verdict(Dispatcher *dispatcher, SendkitVerdict *to, const SendkitVerdict *f
 static void
 finish(Dispatcher *dispatcher, SendkitDeletion *deletion)
 {
+	SendkitTally *tally = &dispatcher->job->tally;
+
 	deletion->finished = true;
 	dispatcher->seated--;
+	tally->outcomes[deletion->verdict.outcome]++;
+	tally->finished++;
 }
 
 /* --- time --- */
@@ -114,9 +119,38 @@ earliest_start(const Dispatcher *dispatcher, const SendkitDeletion *deletion)
 /* --- answers --- */
 
 static void
+enter_flight(Dispatcher *dispatcher, SendkitDeletion *deletion)
+{
+	deletion->in_flight = true;
+	dispatcher->job->tally.in_flight++;
+}
+
+static void
+leave_flight(Dispatcher *dispatcher, SendkitDeletion *deletion)
+{
+	deletion->in_flight = false;
+	dispatcher->job->tally.in_flight--;
+}
+
+/* What has not left yet, although it was handed over, must not leave now. */
+static void
+recall_unsent(Dispatcher *dispatcher)
+{
+	SendkitDeletion *deletion;
+
+	while ((deletion = sendkit_http_recall()) != NULL)
+	{
+		deletion->attempts--;
+		leave_flight(dispatcher, deletion);
+		dlist_push_tail(&dispatcher->waiting, &deletion->node);
+	}
+}
+
+static void
 impose_hold(Dispatcher *dispatcher, const SendkitVerdict *verdict, int64 until)
 {
 	dispatcher->allowed_in_flight = 1;
+	recall_unsent(dispatcher);
 	if (until <= dispatcher->hold_until)
 		return;
 	dispatcher->hold_until = until;
@@ -133,7 +167,7 @@ settle(Dispatcher *dispatcher, SendkitDeletion *deletion, const SendkitVerdict *
 		deletion->due = now + pause_ms(deletion, verdict);
 	else
 		dispatcher->allowed_in_flight = Min(dispatcher->allowed_in_flight + 1,
-											dispatcher->job->max_concurrency);
+											dispatcher->most_in_flight);
 	if (verdict->limits_all)
 		impose_hold(dispatcher, verdict, deletion->due);
 
@@ -147,13 +181,14 @@ settle(Dispatcher *dispatcher, SendkitDeletion *deletion, const SendkitVerdict *
 static void
 handle_result(Dispatcher *dispatcher, const SendkitHttpResult *result)
 {
+	SendkitDeletion *deletion = (SendkitDeletion *) result->tag;
 	SendkitVerdict verdict;
 	MemoryContext old = MemoryContextSwitchTo(dispatcher->judge_context);
 
-	dispatcher->in_flight--;
+	leave_flight(dispatcher, deletion);
 	sendkit_api_judge(dispatcher->job->converter, result,
 					  dispatcher->job->platform_key, &verdict);
-	settle(dispatcher, (SendkitDeletion *) result->tag, &verdict);
+	settle(dispatcher, deletion, &verdict);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(dispatcher->judge_context);
 }
@@ -179,13 +214,13 @@ send_deletion(Dispatcher *dispatcher, SendkitDeletion *deletion, int64 now)
 	pfree(url);
 
 	deletion->attempts++;
-	dispatcher->in_flight++;
+	enter_flight(dispatcher, deletion);
 }
 
 static void
 take_seats(Dispatcher *dispatcher, int64 now)
 {
-	const SendkitDispatch *job = dispatcher->job;
+	SendkitDispatch *job = dispatcher->job;
 
 	while (dispatcher->next < job->ndeletions &&
 		   dispatcher->seated < job->max_concurrency)
@@ -231,7 +266,7 @@ send_waiting(Dispatcher *dispatcher, int64 now)
 		}
 		else if (earliest > now)
 			wake = Min(wake, earliest);
-		else if (dispatcher->in_flight < dispatcher->allowed_in_flight)
+		else if (dispatcher->job->tally.in_flight < dispatcher->allowed_in_flight)
 		{
 			dlist_delete(iter.cur);
 			send_deletion(dispatcher, deletion, now);
@@ -259,7 +294,15 @@ start_deletions(Dispatcher *dispatcher, int64 now)
 static void
 run(Dispatcher *dispatcher)
 {
-	sendkit_http_begin(&dispatcher->endpoint, dispatcher->job->max_concurrency);
+	SendkitDispatch *job = dispatcher->job;
+	int			connections = sendkit_http_begin(&dispatcher->endpoint,
+												 job->max_concurrency);
+
+	/* without HTTP/2, more requests than connections would only queue up */
+	dispatcher->most_in_flight = sendkit_url_is_plain(dispatcher->endpoint.base_url) ?
+		connections : job->max_concurrency;
+	dispatcher->allowed_in_flight = dispatcher->most_in_flight;
+
 	for (;;)
 	{
 		int64		now = sendkit_http_now();
@@ -270,21 +313,23 @@ run(Dispatcher *dispatcher)
 			break;
 		if (sendkit_http_receive(wake == NEVER ? -1 : wake - now, &result))
 			handle_result(dispatcher, &result);
+		if (job->on_progress)
+			job->on_progress(job);
 	}
 }
 
 void
-sendkit_dispatch(const SendkitDispatch *job)
+sendkit_dispatch(SendkitDispatch *job)
 {
 	Dispatcher	dispatcher;
 
 	memset(&dispatcher, 0, sizeof(dispatcher));
 	dispatcher.job = job;
+	memset(&job->tally, 0, sizeof(job->tally));
 	dispatcher.endpoint.base_url = sendkit_base_url;
 	dispatcher.endpoint.ca_file = sendkit_ca_file;
 	dispatcher.endpoint.proxy = sendkit_proxy;
 	dispatcher.result_context = CurrentMemoryContext;
-	dispatcher.allowed_in_flight = job->max_concurrency;
 	dlist_init(&dispatcher.waiting);
 	dispatcher.judge_context = AllocSetContextCreate(CurrentMemoryContext,
 													 "sendkit answer",

@@ -18,6 +18,7 @@ typedef struct SendkitDeletion
 	const char *segment;		/* the id as a path segment */
 	SendkitVerdict verdict;		/* filled in when finished */
 	bool		finished;
+	bool		in_flight;		/* handed over, and no answer yet */
 
 	/* the dispatcher's own */
 	dlist_node	node;			/* in its list of those that wait */
@@ -26,6 +27,14 @@ typedef struct SendkitDeletion
 	int64		due;			/* not to be sent before */
 } SendkitDeletion;
 
+/* How far a dispatch has come */
+typedef struct SendkitTally
+{
+	int			outcomes[SENDKIT_OUTCOMES]; /* finished, by outcome */
+	int			finished;
+	int			in_flight;		/* handed over and not answered yet */
+} SendkitTally;
+
 typedef struct SendkitDispatch
 {
 	SendkitDeletion *deletions;
@@ -33,6 +42,11 @@ typedef struct SendkitDispatch
 	const char *platform_key;
 	const SendkitTextConverter *converter;
 	int			max_concurrency;
+
+	/* called now and then, if given; may raise an error */
+	void		(*on_progress) (const struct SendkitDispatch *dispatch);
+
+	SendkitTally tally;			/* kept up to date, also for one who jumps out */
 } SendkitDispatch;
 
 /*
@@ -40,6 +54,6 @@ typedef struct SendkitDispatch
  * texts in the current memory context.  Raises what sendkit_http_begin(), send
  * and receive raise, interrupts above all; then nothing is left under way.
  */
-extern void sendkit_dispatch(const SendkitDispatch *dispatch);
+extern void sendkit_dispatch(SendkitDispatch *dispatch);
 
 #endif							/* SENDKIT_DISPATCH_H */

@@ -27,12 +27,16 @@
 /* More attempts than this is a queue's business, not a call's */
 #define MAX_RETRIES 100
 
+/* As many streams as servers commonly allow on one HTTP/2 connection, and more */
+#define MAX_CONCURRENCY 1000
+
 char	   *sendkit_base_url;
 char	   *sendkit_ca_file;
 char	   *sendkit_proxy;
 int			sendkit_connect_timeout;
 int			sendkit_request_timeout;
 int			sendkit_max_retries;
+int			sendkit_max_concurrency;
 
 /* Returns whether all is well, else leaves the fault as the error's detail. */
 static bool
@@ -141,6 +145,15 @@ define_patience_settings(void)
 							"Zero means never. A request that may have reached the API is never repeated.",
 							&sendkit_max_retries,
 							3, 0, MAX_RETRIES,
+							PGC_USERSET,
+							0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("sendkit.max_concurrency",
+							"Sets how many requests a call may have in flight at a time.",
+							NULL,
+							&sendkit_max_concurrency,
+							32, 1, MAX_CONCURRENCY,
 							PGC_USERSET,
 							0,
 							NULL, NULL, NULL);

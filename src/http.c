@@ -93,6 +93,7 @@ typedef struct Transfer
 	size_t		body_len;
 	size_t		body_size;
 	size_t		header_len;
+	bool		headers_complete;	/* an empty line ended them */
 	bool		too_large;
 	bool		no_memory;
 	bool		no_descriptor;
@@ -237,7 +238,12 @@ on_header(char *data, size_t size, size_t nmemb, void *arg)
 	}
 	/* a status line: what came before belonged to an interim answer */
 	if (len > 5 && memcmp(data, "HTTP/", 5) == 0)
+	{
 		transfer->has_retry_after = false;
+		transfer->headers_complete = false;
+	}
+	else if (len > 0 && (data[0] == '\r' || data[0] == '\n'))
+		transfer->headers_complete = true;
 	keep_retry_after(transfer, data, len);
 	return len;
 }
@@ -504,6 +510,7 @@ reset_transfer(Transfer *transfer)
 	transfer->body_len = 0;
 	transfer->body[0] = '\0';
 	transfer->header_len = 0;
+	transfer->headers_complete = false;
 	transfer->too_large = false;
 	transfer->no_memory = false;
 	transfer->no_descriptor = false;
@@ -923,8 +930,9 @@ is_tls_failure(CURLcode code)
 static SendkitHttpFailure
 failure_of(const Transfer *transfer, CURLcode code)
 {
+	/* libcurl lets an HTTP/1 answer pass that ends within its headers */
 	if (code == CURLE_OK)
-		return SENDKIT_HTTP_OK;
+		return transfer->headers_complete ? SENDKIT_HTTP_OK : SENDKIT_HTTP_NO_ANSWER;
 	if (!transfer->sent)
 	{
 		if (transfer->no_descriptor)
@@ -943,8 +951,8 @@ error_words(const Transfer *transfer, CURLcode code)
 {
 	if (transfer->no_memory)
 		return "out of memory";
-	if (transfer->resend_refused)
-		return "The connection ended before an answer came";
+	if (transfer->resend_refused || code == CURLE_OK)
+		return "The connection ended before a whole answer came";
 	if (transfer->error[0] != '\0')
 		return transfer->error;
 	return curl_easy_strerror(code);
@@ -1107,6 +1115,26 @@ sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result)
 			wait_for_event(until == NO_TIMER ? -1 : until - now);
 		}
 	}
+}
+
+void *
+sendkit_http_recall(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &pool->active)
+	{
+		Transfer   *transfer = dlist_container(Transfer, node, iter.cur);
+		sigset_t	before;
+
+		if (transfer->sent)
+			continue;
+		block_signals(&before);
+		retire_transfer(transfer);
+		restore_signals(&before);
+		return transfer->tag;
+	}
+	return NULL;
 }
 
 void

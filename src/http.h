@@ -80,6 +80,12 @@ extern void sendkit_http_send(const SendkitHttpRequest *request);
 extern bool sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result);
 
 /*
+ * Takes back one request that has been handed over but has not left yet, and
+ * returns its tag; NULL if there is none.  Cannot raise an error.
+ */
+extern void *sendkit_http_recall(void);
+
+/*
  * Gives up whatever is under way, and keeps the idle connections warm for a
  * while.  Cannot raise an error.
  */
