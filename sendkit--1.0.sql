@@ -43,3 +43,21 @@ REVOKE ALL ON FUNCTION @extschema@.sendkit_delete_api_keys(text[], text) FROM PU
 
 COMMENT ON FUNCTION @extschema@.sendkit_delete_api_keys(text[], text) IS
 'deletes the API keys of many SendKit workspaces now, up to sendkit.max_concurrency at a time, and returns one row per distinct workspace; cannot be rolled back';
+
+-- Where a platform key can be kept: a user mapping on a server named "sendkit"
+
+CREATE FUNCTION @extschema@.sendkit_fdw_validator(text[], oid)
+RETURNS void
+AS 'MODULE_PATHNAME', 'sendkit_fdw_validator'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+REVOKE ALL ON FUNCTION @extschema@.sendkit_fdw_validator(text[], oid) FROM PUBLIC;
+
+COMMENT ON FUNCTION @extschema@.sendkit_fdw_validator(text[], oid) IS
+'checks the options of servers and user mappings of sendkit_fdw';
+
+CREATE FOREIGN DATA WRAPPER sendkit_fdw
+	VALIDATOR @extschema@.sendkit_fdw_validator;
+
+COMMENT ON FOREIGN DATA WRAPPER sendkit_fdw IS
+'keeps the platform keys of SendKit: CREATE SERVER sendkit FOREIGN DATA WRAPPER sendkit_fdw, then CREATE USER MAPPING ... OPTIONS (platform_key ''sk_user_...''). It has no foreign tables';

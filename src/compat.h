@@ -14,6 +14,7 @@
 
 #include <curl/curl.h>
 
+#include "catalog/pg_foreign_server.h"
 #include "common/jsonapi.h"
 #if PG_VERSION_NUM >= 150000
 #include "common/pg_prng.h"
@@ -21,6 +22,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
+#include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
@@ -123,6 +125,17 @@ sendkit_session_wait_event_set(int nevents)
 	return CreateWaitEventSet(NULL, nevents);
 #else
 	return CreateWaitEventSet(TopMemoryContext, nevents);
+#endif
+}
+
+/* PostgreSQL 16: object_aclcheck() instead of one function per kind of object */
+static inline AclResult
+sendkit_server_aclcheck(Oid server, Oid role, AclMode mode)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ForeignServerRelationId, server, role, mode);
+#else
+	return pg_foreign_server_aclcheck(server, role, mode);
 #endif
 }
 

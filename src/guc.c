@@ -33,6 +33,7 @@
 char	   *sendkit_base_url;
 char	   *sendkit_ca_file;
 char	   *sendkit_proxy;
+char	   *sendkit_platform_key_file;
 int			sendkit_connect_timeout;
 int			sendkit_request_timeout;
 int			sendkit_max_retries;
@@ -87,6 +88,20 @@ check_proxy(char **newval, void **extra pg_attribute_unused(),
 	return **newval == '\0' || no_fault(sendkit_url_proxy_fault(*newval));
 }
 
+/* What else the file must be is checked when it is read (credential.c). */
+static bool
+check_platform_key_file(char **newval, void **extra pg_attribute_unused(),
+						GucSource source pg_attribute_unused())
+{
+	if (**newval == '\0')
+		return true;
+	if (!is_absolute_path(*newval))
+		return no_fault("The path must be absolute.");
+	if (strlen(*newval) >= MAXPGPATH)
+		return no_fault("The path is too long.");
+	return true;
+}
+
 static void
 define_endpoint_settings(void)
 {
@@ -117,6 +132,19 @@ define_endpoint_settings(void)
 							   PGC_SUSET,
 							   GUC_SUPERUSER_ONLY,
 							   check_proxy, NULL, NULL);
+}
+
+static void
+define_credential_settings(void)
+{
+	DefineCustomStringVariable("sendkit.platform_key_file",
+							   "Sets the file that holds the platform key.",
+							   "It is read at each use, for roles that have no user mapping. An empty string means none.",
+							   &sendkit_platform_key_file,
+							   "",
+							   PGC_SIGHUP,
+							   GUC_SUPERUSER_ONLY,
+							   check_platform_key_file, NULL, NULL);
 }
 
 static void
@@ -163,6 +191,7 @@ void
 sendkit_guc_init(void)
 {
 	define_endpoint_settings();
+	define_credential_settings();
 	define_patience_settings();
 	MarkGUCPrefixReserved("sendkit");
 }

@@ -12,6 +12,7 @@
 extern char *sendkit_base_url;
 extern char *sendkit_ca_file;
 extern char *sendkit_proxy;
+extern char *sendkit_platform_key_file;
 extern int	sendkit_connect_timeout;
 extern int	sendkit_request_timeout;
 extern int	sendkit_max_retries;

@@ -11,8 +11,9 @@
  * the latch, the postmaster's death and the sockets (sockets.c); enter libcurl
  * for each socket that has something.
  *
- * All of libcurl runs with every signal blocked.  Its resolver starts threads,
- * which inherit the mask: a handler of PostgreSQL's must not run in one.
+ * Where libcurl may start a thread (its resolver does), every signal is
+ * blocked: the thread inherits the mask, and a handler of PostgreSQL's must
+ * not run in it.  Adding and removing transfers starts none.
  *
  * Callbacks run inside libcurl and must neither raise an error nor palloc nor
  * serve interrupts.  They write to preallocated places or to malloc'd buffers,
@@ -886,21 +887,15 @@ void
 sendkit_http_send(const SendkitHttpRequest *request)
 {
 	Transfer   *transfer = take_spare_transfer();
-	sigset_t	before;
-	bool		ok;
 
 	reset_transfer(transfer);
 	transfer->tag = request->tag;
-
-	block_signals(&before);
-	ok = set_request(transfer->easy, request) &&
-		curl_multi_add_handle(pool->multi, transfer->easy) == CURLM_OK;
-	if (!ok)
+	if (!set_request(transfer->easy, request) ||
+		curl_multi_add_handle(pool->multi, transfer->easy) != CURLM_OK)
+	{
 		free_transfer(transfer);
-	restore_signals(&before);
-
-	if (!ok)
 		report_out_of_memory();
+	}
 	dlist_push_tail(&pool->active, &transfer->node);
 	pool->started = true;
 }
@@ -999,7 +994,6 @@ take_finished(SendkitHttpResult *result)
 {
 	CURLMsg    *msg;
 	int			left;
-	sigset_t	before;
 	Transfer   *transfer;
 	CURLcode	code;
 
@@ -1014,12 +1008,10 @@ take_finished(SendkitHttpResult *result)
 	code = msg->data.result;
 	curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **) &transfer);
 
-	block_signals(&before);
 	if (code == CURLE_OK)
 		note_protocol(transfer);
 	fill_result(transfer, code, result);
 	retire_transfer(transfer);
-	restore_signals(&before);
 	return true;
 }
 
@@ -1045,13 +1037,9 @@ enter_curl(curl_socket_t fd, int action)
 static void
 run_timer(void)
 {
-	sigset_t	before;
-
 	if (pool->started)
 	{
-		block_signals(&before);
 		sendkit_sockets_drop_unsafe(&pool->sockets);
-		restore_signals(&before);
 		pool->started = false;
 	}
 	pool->timer = NO_TIMER;
@@ -1125,13 +1113,10 @@ sendkit_http_recall(void)
 	dlist_foreach(iter, &pool->active)
 	{
 		Transfer   *transfer = dlist_container(Transfer, node, iter.cur);
-		sigset_t	before;
 
 		if (transfer->sent)
 			continue;
-		block_signals(&before);
 		retire_transfer(transfer);
-		restore_signals(&before);
 		return transfer->tag;
 	}
 	return NULL;
@@ -1140,20 +1125,13 @@ sendkit_http_recall(void)
 void
 sendkit_http_end(void)
 {
-	sigset_t	before;
-
-	if (pool)
+	if (pool && giving_up_would_hang())
+		abandon_pool();
+	else if (pool)
 	{
-		block_signals(&before);
-		if (giving_up_would_hang())
-			abandon_pool();
-		else
-		{
-			while (!dlist_is_empty(&pool->active))
-				retire_transfer(dlist_head_element(Transfer, node, &pool->active));
-			sendkit_sockets_release_unused(&pool->sockets);
-		}
-		restore_signals(&before);
+		while (!dlist_is_empty(&pool->active))
+			retire_transfer(dlist_head_element(Transfer, node, &pool->active));
+		sendkit_sockets_release_unused(&pool->sockets);
 	}
 	batch_open = false;
 	arm_idle_timeout();

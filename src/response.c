@@ -50,7 +50,7 @@ static const FieldRule field_rules[] = {
 	{"error", "details", offsetof(SendkitResponse, error_details)},
 };
 
-typedef struct ParseState
+typedef struct ResponseParser
 {
 	JsonLexContext *lex;
 	SendkitResponse *response;
@@ -62,7 +62,7 @@ typedef struct ParseState
 	const char *open_array_start;
 	bool		top_is_object;
 	bool		doubled;
-} ParseState;
+} ResponseParser;
 
 /* --- before the parser: depth and escapes --- */
 
@@ -209,7 +209,7 @@ find_field(SendkitResponse *response, const char *parent, const char *name)
 static SendkitJsonResult
 on_field_start(void *arg, char *name, bool isnull pg_attribute_unused())
 {
-	ParseState *state = (ParseState *) arg;
+	ResponseParser *state = (ResponseParser *) arg;
 
 	state->awaited = NULL;
 	if (state->depth == 1)
@@ -227,7 +227,7 @@ on_field_start(void *arg, char *name, bool isnull pg_attribute_unused())
 
 /* A value begins: returns the field that it belongs to, if any. */
 static SendkitJsonField *
-take_awaited(ParseState *state, SendkitJsonKind kind)
+take_awaited(ResponseParser *state, SendkitJsonKind kind)
 {
 	SendkitJsonField *field = state->awaited;
 
@@ -240,7 +240,7 @@ take_awaited(ParseState *state, SendkitJsonKind kind)
 static SendkitJsonResult
 on_object_start(void *arg)
 {
-	ParseState *state = (ParseState *) arg;
+	ResponseParser *state = (ResponseParser *) arg;
 
 	if (state->depth == 0)
 		state->top_is_object = true;
@@ -252,14 +252,14 @@ on_object_start(void *arg)
 static SendkitJsonResult
 on_object_end(void *arg)
 {
-	((ParseState *) arg)->depth--;
+	((ResponseParser *) arg)->depth--;
 	SENDKIT_JSON_CONTINUE;
 }
 
 static SendkitJsonResult
 on_array_start(void *arg)
 {
-	ParseState *state = (ParseState *) arg;
+	ResponseParser *state = (ResponseParser *) arg;
 	SendkitJsonField *field = take_awaited(state, SENDKIT_JSON_ARRAY);
 
 	if (field)
@@ -275,7 +275,7 @@ on_array_start(void *arg)
 static SendkitJsonResult
 on_array_end(void *arg)
 {
-	ParseState *state = (ParseState *) arg;
+	ResponseParser *state = (ResponseParser *) arg;
 
 	state->depth--;
 	if (state->open_array && state->depth == state->open_array_depth)
@@ -310,7 +310,7 @@ scalar_kind(JsonTokenType type)
 static SendkitJsonResult
 on_scalar(void *arg, char *token, JsonTokenType type)
 {
-	SendkitJsonField *field = take_awaited((ParseState *) arg, scalar_kind(type));
+	SendkitJsonField *field = take_awaited((ResponseParser *) arg, scalar_kind(type));
 
 	if (field && (field->kind == SENDKIT_JSON_STRING ||
 				  field->kind == SENDKIT_JSON_NUMBER))
@@ -325,7 +325,7 @@ sendkit_response_parse(const char *body, size_t len, SendkitResponse *response)
 {
 	StringInfoData text;
 	JsonSemAction actions;
-	ParseState	state;
+	ResponseParser	state;
 
 	memset(response, 0, sizeof(*response));
 	if (len == 0 || pg_encoding_verifymbstr(PG_UTF8, body, len) != (int) len)
