@@ -47,8 +47,8 @@ find_postgres() {
 		command -v "$system_pg_config" >/dev/null || die "no such PG_CONFIG: $PG_CONFIG"
 		return
 	fi
-	server=$(find /usr/lib/postgresql/*/bin/postgres 2>/dev/null | sort -V | tail -n 1)
-	[ -z "$server" ] || system_pg_config=${server%/*}/pg_config
+	server=$(printf '%s\n' /usr/lib/postgresql/*/bin/postgres | sort -V | tail -n 1)
+	[ ! -x "$server" ] || system_pg_config=${server%/*}/pg_config
 }
 
 missing_postgres_packages() {
@@ -108,7 +108,8 @@ need() {
 		as_root=(sudo)
 	fi
 	# shellcheck disable=SC2086 # a list of words
-	"${as_root[@]}" "$scripts/install-packages" $missing
+	"${as_root[@]}" "$scripts/install-packages" $missing ||
+		die "could not install packages: ${missing//%v/NN}"
 
 	find_postgres
 	missing=$(missing_packages "$@" | xargs)
@@ -186,7 +187,7 @@ leave() {
 
 # --- the private PostgreSQL --------------------------------------------------------
 
-# Copies the installation, without the extension.
+# Copies the machine's PostgreSQL; the headers stay where they are.
 private_postgres() {
 	local original=$system_pg_config root=$work/pg dir path
 
@@ -203,11 +204,25 @@ private_postgres() {
 
 	pgbin=$root$("$original" --bindir)
 	pg_config=$pgbin/pg_config
-	for dir in pkglibdir sharedir; do
-		[ "$("$pg_config" "--$dir")" = "$root$("$original" "--$dir")" ] ||
-			die "this PostgreSQL cannot be used from another place: $original"
-	done
+	[ "$("$pg_config" --sharedir)" = "$root$("$original" --sharedir)" ] ||
+		relocate_pg_config "$root"
 	worker+=("PATH=$pgbin:$PATH" "PG_CONFIG=$pg_config")
+}
+
+# In older Debian packages pg_config, other than the server, tells the folders of
+# the original wherever it is run.
+relocate_pg_config() { # ROOT
+	local dir dirs=
+
+	for dir in bindir pkglibdir sharedir includedir; do
+		dirs+="${dirs:+|}$("$pg_config" "--$dir")"
+	done
+	as_worker mv "$pg_config" "$pg_config.plain"
+	as_worker tee "$pg_config" >/dev/null <<-EOF
+		#!/bin/sh
+		"$pg_config.plain" "\$@" | sed -E 's:^([A-Z-]+ = )?($dirs)(/|\$):\1$1\2\3:'
+	EOF
+	as_worker chmod 755 "$pg_config"
 }
 
 # make in the copy of the source tree.
@@ -232,6 +247,17 @@ start_server() {
 	as_worker "$pgbin/pg_ctl" -D "$data" -l "$log" -w start >/dev/null ||
 		die "the server did not start: $(cat "$log")"
 	worker+=("PGHOST=$work/s" PGPORT=5432 PGUSER=postgres PGDATABASE=postgres)
+	check_server_is_private
+}
+
+# Whatever else there is in the extension's place would be tested instead.
+check_server_is_private() {
+	local folders
+
+	folders=$(as_worker psql -XAt -c "SELECT setting FROM pg_catalog.pg_config
+		WHERE name IN ('PKGLIBDIR', 'SHAREDIR') ORDER BY name" | xargs)
+	[ "$folders" = "$("$pg_config" --pkglibdir) $("$pg_config" --sharedir)" ] ||
+		die "this PostgreSQL cannot be used from another place: it uses $folders"
 }
 
 stop_server() {

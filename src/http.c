@@ -694,7 +694,9 @@ build_wait_set(HttpPool *new_pool)
 {
 	new_pool->wait_set = sendkit_session_wait_event_set(3);
 	AddWaitEventToSet(new_pool->wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-	AddWaitEventToSet(new_pool->wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	/* single-user mode has no postmaster */
+	if (IsUnderPostmaster)
+		AddWaitEventToSet(new_pool->wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 	AddWaitEventToSet(new_pool->wait_set, WL_SOCKET_READABLE,
 					  new_pool->sockets.epoll_fd, NULL, NULL);
 }
