@@ -11,9 +11,11 @@
  * the latch, the postmaster's death and the sockets (sockets.c); enter libcurl
  * for each socket that has something.
  *
- * Where libcurl may start a thread (its resolver does), every signal is
- * blocked: the thread inherits the mask, and a handler of PostgreSQL's must
- * not run in it.  Adding and removing transfers starts none.
+ * libcurl resolves names in threads, which inherit the signal mask of whoever
+ * starts them: a handler of PostgreSQL's must not run in one.  So every signal
+ * is blocked from the moment at which libcurl is about to resolve, which it
+ * tells by a callback, until it has come home.  A warm call resolves nothing
+ * and pays nothing.
  *
  * Callbacks run inside libcurl and must neither raise an error nor palloc nor
  * serve interrupts.  They write to preallocated places or to malloc'd buffers,
@@ -118,6 +120,8 @@ typedef struct HttpPool
 	dlist_head	spare;
 	int64		timer;			/* when libcurl wants to be called, or NO_TIMER */
 	bool		started;		/* a transfer was added since libcurl ran */
+	bool		signals_blocked;	/* by on_resolve(), until libcurl returns */
+	sigset_t	signals_before;
 	char	   *base_url;		/* the endpoint, malloc'd */
 	char	   *ca_file;
 	char	   *proxy;
@@ -128,6 +132,17 @@ static HttpPool *pool = NULL;
 static int	abandoned_pools = 0;
 static TimeoutId idle_timeout = MAX_TIMEOUTS;
 static volatile sig_atomic_t batch_open = false;
+
+/* The version that is there at run time; asking libcurl for it is dear. */
+static unsigned int
+curl_version_found(void)
+{
+	static unsigned int version = 0;
+
+	if (version == 0)
+		version = curl_version_info(CURLVERSION_NOW)->version_num;
+	return version;
+}
 
 int64
 sendkit_http_now(void)
@@ -154,6 +169,19 @@ static void
 restore_signals(const sigset_t *before)
 {
 	pthread_sigmask(SIG_SETMASK, before, NULL);
+}
+
+/* CURLOPT_RESOLVER_START_FUNCTION: a thread may be started next */
+static int
+on_resolve(void *resolver pg_attribute_unused(), void *reserved pg_attribute_unused(),
+		   void *unused pg_attribute_unused())
+{
+	if (!pool->signals_blocked)
+	{
+		block_signals(&pool->signals_before);
+		pool->signals_blocked = true;
+	}
+	return 0;
 }
 
 /* --- callbacks of a transfer --- */
@@ -460,15 +488,10 @@ set_callbacks(CURL *easy, Transfer *transfer)
 	SETOPT(easy, CURLOPT_OPENSOCKETDATA, transfer);
 	SETOPT(easy, CURLOPT_CLOSESOCKETFUNCTION, on_close_socket);
 	SETOPT(easy, CURLOPT_CLOSESOCKETDATA, &pool->sockets);
+	SETOPT(easy, CURLOPT_RESOLVER_START_FUNCTION, on_resolve);
 	SETOPT(easy, CURLOPT_PREREQFUNCTION, on_about_to_send);
 	SETOPT(easy, CURLOPT_PREREQDATA, transfer);
 	return true;
-}
-
-static unsigned int
-curl_version_found(void)
-{
-	return curl_version_info(CURLVERSION_NOW)->version_num;
 }
 
 static bool
@@ -976,18 +999,16 @@ static void
 note_protocol(Transfer *transfer)
 {
 	long		version = 0;
+	bool		multiplexed;
 	curl_socket_t fd = CURL_SOCKET_BAD;
 
-	if (sendkit_url_is_plain(pool->base_url))
-		return;
 	curl_easy_getinfo(transfer->easy, CURLINFO_HTTP_VERSION, &version);
-	if (version == CURL_HTTP_VERSION_NONE)
+	multiplexed = (version == CURL_HTTP_VERSION_2_0);
+	if (multiplexed == sendkit_routes_multiplexed(&pool->routes, &transfer->route))
 		return;
-	sendkit_routes_note(&pool->routes, &transfer->route,
-						version == CURL_HTTP_VERSION_2_0);
+	sendkit_routes_note(&pool->routes, &transfer->route, multiplexed);
 	if (curl_easy_getinfo(transfer->easy, CURLINFO_ACTIVESOCKET, &fd) == CURLE_OK)
-		sendkit_sockets_set_multiplexed(&pool->sockets, fd,
-										version == CURL_HTTP_VERSION_2_0);
+		sendkit_sockets_set_multiplexed(&pool->sockets, fd, multiplexed);
 }
 
 /* Returns whether a request has ended, with its result. */
@@ -1021,13 +1042,14 @@ take_finished(SendkitHttpResult *result)
 static void
 enter_curl(curl_socket_t fd, int action)
 {
-	sigset_t	before;
 	int			running;
-	CURLMcode	result;
+	CURLMcode	result = curl_multi_socket_action(pool->multi, fd, action, &running);
 
-	block_signals(&before);
-	result = curl_multi_socket_action(pool->multi, fd, action, &running);
-	restore_signals(&before);
+	if (pool->signals_blocked)
+	{
+		restore_signals(&pool->signals_before);
+		pool->signals_blocked = false;
+	}
 
 	if (result != CURLM_OK)
 		ereport(ERROR,

@@ -153,38 +153,59 @@ copy_escape(const char *p, const char *end, StringInfo out)
 	return taken;
 }
 
-/*
- * Copies the body to out, escapes beyond ASCII written as UTF-8.  Returns
- * false if an escape is malformed or the nesting too deep.
- */
+/* Is the nesting, outside of strings, within bounds? */
 static bool
-prepare(const char *body, size_t len, StringInfo out)
+is_shallow(const char *text, size_t len)
 {
-	const char *end = body + len;
 	bool		in_string = false;
 	int			depth = 0;
 
+	for (const char *p = text; p < text + len; p++)
+	{
+		if (in_string)
+		{
+			if (*p == '\\')
+				p++;
+			else if (*p == '"')
+				in_string = false;
+		}
+		else if (*p == '"')
+			in_string = true;
+		else if (*p == '{' || *p == '[')
+		{
+			if (++depth > MAX_DEPTH)
+				return false;
+		}
+		else if (*p == '}' || *p == ']')
+			depth--;
+	}
+	return true;
+}
+
+/*
+ * Copies the body to out, escapes beyond ASCII written as UTF-8.  Returns
+ * false if an escape is malformed.  A backslash outside of a string is left to
+ * the parser to refuse.
+ */
+static bool
+copy_unescaped(const char *body, size_t len, StringInfo out)
+{
+	const char *end = body + len;
+
 	for (const char *p = body; p < end;)
 	{
-		if (in_string && *p == '\\')
-		{
-			int			taken = copy_escape(p, end, out);
+		const char *backslash = memchr(p, '\\', end - p);
+		int			taken;
 
-			if (taken == 0)
-				return false;
-			p += taken;
-			continue;
-		}
-		if (*p == '"')
-			in_string = !in_string;
-		else if (!in_string && (*p == '{' || *p == '['))
-			depth++;
-		else if (!in_string && (*p == '}' || *p == ']'))
-			depth--;
-		if (depth > MAX_DEPTH)
+		if (backslash == NULL)
+			backslash = end;
+		appendBinaryStringInfo(out, p, backslash - p);
+		if (backslash == end)
+			break;
+		taken = copy_escape(backslash, end, out);
+		if (taken == 0)
 			return false;
-		appendStringInfoCharMacro(out, *p);
-		p++;
+		p = backslash + taken;
 	}
 	return true;
 }
@@ -332,7 +353,7 @@ sendkit_response_parse(const char *body, size_t len, SendkitResponse *response)
 		return false;
 
 	initStringInfo(&text);
-	if (!prepare(body, len, &text))
+	if (!is_shallow(body, len) || !copy_unescaped(body, len, &text))
 		return false;
 
 	memset(&state, 0, sizeof(state));

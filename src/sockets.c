@@ -24,6 +24,11 @@
  * connection that carried it had come to its end.  libcurl closes connections
  * without saying why, so the kernel is asked right before.
  *
+ * Identity.  libcurl closes a socket that did not get connected by itself,
+ * without a word (as of 7.88), and the number may then be somebody else's: a
+ * client connection's, another extension's.  So a socket is known by its inode
+ * as well, and nothing is done to a descriptor that is not the one we opened.
+ *
  * Descriptors.  fd.c is asked for room before libcurl is entered; the callback
  * that opens a socket only counts.  Connections that are kept for later keep
  * their share.
@@ -37,6 +42,7 @@
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "storage/fd.h"
@@ -143,6 +149,46 @@ sendkit_sockets_release_unused(SendkitSockets *sockets)
 	}
 }
 
+/* --- identity --- */
+
+/* Returns a number that no other open socket has, or 0. */
+static ino_t
+inode_of(curl_socket_t fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) != 0 || !S_ISSOCK(st.st_mode))
+		return 0;
+	return st.st_ino;
+}
+
+static bool
+is_still_ours(const SendkitSocket *entry, curl_socket_t fd)
+{
+	return entry->ours && entry->inode == inode_of(fd);
+}
+
+static void
+forget_socket(SendkitSockets *sockets, SendkitSocket *entry)
+{
+	if (entry->ours)
+		sockets->opened--;
+	memset(entry, 0, sizeof(*entry));
+}
+
+/* Forgets the sockets that libcurl has closed by itself. */
+static void
+forget_closed(SendkitSockets *sockets)
+{
+	for (int fd = 0; fd < sockets->size; fd++)
+	{
+		SendkitSocket *entry = &sockets->sockets[fd];
+
+		if (entry->ours && !is_still_ours(entry, fd))
+			forget_socket(sockets, entry);
+	}
+}
+
 /* --- what libcurl's callbacks ask for --- */
 
 /* Returns the entry of a descriptor, or NULL if there is no memory for it. */
@@ -170,6 +216,8 @@ sendkit_sockets_open(SendkitSockets *sockets, const struct curl_sockaddr *addres
 	int			fd;
 
 	if (sockets->opened >= sockets->reserved)
+		forget_closed(sockets);
+	if (sockets->opened >= sockets->reserved)
 	{
 		sockets->refused = true;
 		return CURL_SOCKET_BAD;
@@ -188,8 +236,9 @@ sendkit_sockets_open(SendkitSockets *sockets, const struct curl_sockaddr *addres
 		close(fd);
 		return CURL_SOCKET_BAD;
 	}
-	memset(entry, 0, sizeof(*entry));
+	forget_socket(sockets, entry);
 	entry->ours = true;
+	entry->inode = inode_of(fd);
 	sockets->opened++;
 	return fd;
 }
@@ -241,7 +290,8 @@ sendkit_sockets_peer_ended(const SendkitSockets *sockets, int local_port)
 	}
 	for (int fd = 0; fd < sockets->size; fd++)
 	{
-		if (sockets->sockets[fd].ours && local_port_of(fd) == local_port)
+		if (is_still_ours(&sockets->sockets[fd], fd) &&
+			local_port_of(fd) == local_port)
 			return peer_ended(fd);
 	}
 	/* closed by us, with nothing from the peer */
@@ -257,8 +307,7 @@ sendkit_sockets_close(SendkitSockets *sockets, curl_socket_t fd)
 	{
 		if (entry->multiplexed)
 			remember_end(sockets, fd);
-		memset(entry, 0, sizeof(*entry));
-		sockets->opened--;
+		forget_socket(sockets, entry);
 	}
 	/* the kernel takes a closed socket out of the epoll set */
 	return close(fd);
@@ -302,12 +351,17 @@ sendkit_sockets_watch(SendkitSockets *sockets, curl_socket_t fd, int what)
 
 	if (entry == NULL)
 		return false;
+	/* not seen for a while: may be another one by now */
+	if (entry->ours && entry->registered == 0 && !is_still_ours(entry, fd))
+		forget_socket(sockets, entry);
 
 	entry->wanted = (what != CURL_POLL_REMOVE);
 	if (!entry->wanted)
 	{
 		/* an idle connection stays in the set; libcurl's own tools do not */
-		return register_events(sockets, fd, entry, entry->ours ? EPOLLIN : 0);
+		if (!register_events(sockets, fd, entry, entry->ours ? EPOLLIN : 0))
+			forget_socket(sockets, entry);	/* closed already */
+		return true;
 	}
 
 	if (what & CURL_POLL_IN)
@@ -338,7 +392,10 @@ handle_idle_event(SendkitSockets *sockets, curl_socket_t fd, SendkitSocket *entr
 	{
 		/* the kernel forgets the old socket, and with it its registration */
 		if (dup3(sockets->dead_fd, fd, O_CLOEXEC) >= 0)
+		{
 			entry->registered = 0;
+			entry->inode = inode_of(fd);
+		}
 	}
 	else
 		register_events(sockets, fd, entry, 0);
@@ -411,7 +468,7 @@ sendkit_sockets_shutdown(const SendkitSockets *sockets)
 {
 	for (int fd = 0; fd < sockets->size; fd++)
 	{
-		if (sockets->sockets[fd].ours)
+		if (is_still_ours(&sockets->sockets[fd], fd))
 			shutdown(fd, SHUT_RDWR);
 	}
 }

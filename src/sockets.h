@@ -12,6 +12,7 @@
 #define SENDKIT_SOCKETS_H
 
 #include <curl/curl.h>
+#include <sys/types.h>
 
 /* How many ended connections are remembered */
 #define SENDKIT_ENDED_PORTS 16
@@ -22,6 +23,7 @@ typedef struct SendkitSocket
 	bool		ours;			/* opened by sendkit_sockets_open() */
 	bool		wanted;			/* libcurl waits for it */
 	bool		multiplexed;	/* speaks HTTP/2 */
+	ino_t		inode;			/* of ours: tells it from a successor */
 	uint32		registered;		/* what epoll has been told to watch */
 } SendkitSocket;
 

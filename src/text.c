@@ -208,11 +208,28 @@ translate(const SendkitTextConverter *converter, const char *text)
 	return out.data;
 }
 
+/* Ordinary text needs neither cleaning nor converting. */
+static bool
+is_printable_ascii(const char *text, int len)
+{
+	for (int i = 0; i < len; i++)
+	{
+		if (text[i] < 0x20 || text[i] > 0x7e)
+			return false;
+	}
+	return true;
+}
+
 char *
 sendkit_text_from_utf8(const SendkitTextConverter *converter,
 					   const char *text, int len)
 {
-	char	   *clean = clean_utf8(text, len);
+	char	   *clean;
+
+	if (is_printable_ascii(text, len))
+		return pnstrdup(text, len);
+
+	clean = clean_utf8(text, len);
 
 	if (converter->encoding == PG_UTF8 || converter->encoding == PG_SQL_ASCII ||
 		is_ascii_only(clean, strlen(clean)))
