@@ -68,13 +68,16 @@ typedef struct Call
 	FunctionCallInfo fcinfo;
 	SendkitTextConverter converter;
 	SendkitCredential credential;
+	SendkitDispatcher *volatile dispatcher; /* NULL: none to be ended */
 } Call;
 
 /* A call about many workspaces */
 typedef struct Bulk
 {
-	SendkitDispatch dispatch;
-	text	  **ids;			/* the distinct ones, as they were given */
+	SendkitDeletion *deletions; /* one per distinct id */
+	text	  **ids;			/* as they were given */
+	int			count;
+	const SendkitTally *tally;
 	int64		next_report;	/* by sendkit_http_now() */
 	char	   *title;			/* the process title to go back to, or NULL */
 } Bulk;
@@ -115,6 +118,7 @@ run_call(FunctionCallInfo fcinfo, Datum (*work) (Call *call))
 													  CALL_CONTEXT_SIZE,
 													  ALLOCSET_DEFAULT_MAXSIZE));
 	call.fcinfo = fcinfo;
+	call.dispatcher = NULL;
 	PG_TRY();
 	{
 		sendkit_text_init(&call.converter);
@@ -122,6 +126,8 @@ run_call(FunctionCallInfo fcinfo, Datum (*work) (Call *call))
 	}
 	PG_FINALLY();
 	{
+		if (call.dispatcher)
+			sendkit_dispatcher_end(call.dispatcher);
 		sendkit_credential_wipe(&call.credential);
 	}
 	PG_END_TRY();
@@ -129,6 +135,13 @@ run_call(FunctionCallInfo fcinfo, Datum (*work) (Call *call))
 	MemoryContextSwitchTo(old);
 	error_context_stack = hiding.previous;
 	return result;
+}
+
+static void
+begin_dispatch(Call *call, int max_concurrency)
+{
+	call->dispatcher = sendkit_dispatcher_begin(&call->converter, call->credential.key,
+												max_concurrency);
 }
 
 /* --- arguments --- */
@@ -222,7 +235,6 @@ static Datum
 delete_one(Call *call)
 {
 	SendkitDeletion deletion;
-	SendkitDispatch dispatch;
 	TupleDesc	desc = row_type(call->fcinfo);
 	text	   *id = text_argument(call->fcinfo, 0);
 
@@ -232,13 +244,9 @@ delete_one(Call *call)
 	deletion.segment = segment_of(&call->converter, id);
 	sendkit_credential_find(&call->credential, text_argument(call->fcinfo, 1));
 
-	memset(&dispatch, 0, sizeof(dispatch));
-	dispatch.deletions = &deletion;
-	dispatch.ndeletions = 1;
-	dispatch.platform_key = call->credential.key;
-	dispatch.converter = &call->converter;
-	dispatch.max_concurrency = 1;
-	sendkit_dispatch(&dispatch);
+	begin_dispatch(call, 1);
+	sendkit_dispatcher_add(call->dispatcher, &deletion);
+	(void) sendkit_dispatcher_next(call->dispatcher, -1);
 
 	notice_kind_of_key(call, deletion.verdict.outcome == SENDKIT_REJECTED);
 	return result_row(desc, &deletion.verdict);
@@ -292,7 +300,7 @@ collect_ids(Call *call, ArrayType *array, Bulk *bulk)
 	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT,
 					  &elements, &nulls, &nelements);
 	bulk->ids = alloc_huge(nelements, sizeof(text *));
-	bulk->dispatch.deletions = alloc_huge(nelements, sizeof(SendkitDeletion));
+	bulk->deletions = alloc_huge(nelements, sizeof(SendkitDeletion));
 	seen = segments_create(CurrentMemoryContext, nelements, NULL);
 
 	for (int i = 0; i < nelements; i++)
@@ -310,9 +318,9 @@ collect_ids(Call *call, ArrayType *array, Bulk *bulk)
 			pfree(segment);
 			continue;
 		}
-		bulk->dispatch.deletions[bulk->dispatch.ndeletions].segment = segment;
-		bulk->ids[bulk->dispatch.ndeletions] = id;
-		bulk->dispatch.ndeletions++;
+		bulk->deletions[bulk->count].segment = segment;
+		bulk->ids[bulk->count] = id;
+		bulk->count++;
 	}
 	segments_destroy(seen);
 }
@@ -347,21 +355,15 @@ keep_title(Bulk *bulk)
 }
 
 static void
-report_progress(const SendkitDispatch *dispatch)
+report_progress(Bulk *bulk)
 {
-	Bulk	   *bulk = (Bulk *) dispatch;
-	const SendkitTally *tally = &dispatch->tally;
-	int			failed;
+	const SendkitTally *tally = bulk->tally;
+	int			failed = tally->finished - tally->outcomes[SENDKIT_DELETED];
 	char	   *report;
 
-	if (sendkit_http_now() < bulk->next_report)
-		return;
-	bulk->next_report = sendkit_http_now() + PROGRESS_INTERVAL_MS;
-
-	failed = tally->finished - tally->outcomes[SENDKIT_DELETED];
 	report = psprintf("%s of %s done, %s failed",
 					  with_commas(tally->finished),
-					  with_commas(dispatch->ndeletions),
+					  with_commas(bulk->count),
 					  with_commas(failed));
 	if (bulk->title == NULL)
 		keep_title(bulk);
@@ -389,10 +391,10 @@ name_fates(const Bulk *bulk)
 	StringInfoData out;
 
 	initStringInfo(&out);
-	for (int i = 0; i < bulk->dispatch.ndeletions; i++)
+	for (int i = 0; i < bulk->count; i++)
 		appendStringInfo(&out, "%s%s: %s", i > 0 ? ", " : "",
 						 text_to_cstring(bulk->ids[i]),
-						 fate_of(&bulk->dispatch.deletions[i]));
+						 fate_of(&bulk->deletions[i]));
 	return out.data;
 }
 
@@ -401,8 +403,8 @@ static void
 log_interruption(int code pg_attribute_unused(), Datum arg)
 {
 	const Bulk *bulk = (const Bulk *) DatumGetPointer(arg);
-	const SendkitTally *tally = &bulk->dispatch.tally;
-	int			left = bulk->dispatch.ndeletions - tally->finished - tally->in_flight;
+	const SendkitTally *tally = bulk->tally;
+	int			left = bulk->count - tally->finished - tally->in_flight;
 
 	ereport(LOG,
 			(errmsg("sendkit_delete_api_keys was interrupted: %d deleted, %d absent, %d rejected, %d unavailable, %d unknown, %d not sent",
@@ -412,7 +414,7 @@ log_interruption(int code pg_attribute_unused(), Datum arg)
 					tally->outcomes[SENDKIT_UNAVAILABLE],
 					tally->outcomes[SENDKIT_UNKNOWN] + tally->in_flight,
 					left),
-			 bulk->dispatch.ndeletions <= MAX_NAMED ?
+			 bulk->count <= MAX_NAMED ?
 			 errdetail_log("%s", name_fates(bulk)) : 0,
 			 errhidestmt(true), errhidecontext(true)));
 }
@@ -455,12 +457,32 @@ put_rows(const Bulk *bulk, ReturnSetInfo *rows)
 													  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(row_context);
 
-	for (int i = 0; i < bulk->dispatch.ndeletions; i++)
+	for (int i = 0; i < bulk->count; i++)
 	{
-		put_row(rows, bulk->ids[i], &bulk->dispatch.deletions[i].verdict);
+		put_row(rows, bulk->ids[i], &bulk->deletions[i].verdict);
 		MemoryContextReset(row_context);
 	}
 	MemoryContextSwitchTo(old);
+}
+
+/* Has everything carried out, and reports the progress now and then. */
+static void
+carry_out(Call *call, Bulk *bulk)
+{
+	for (int i = 0; i < bulk->count; i++)
+		sendkit_dispatcher_add(call->dispatcher, &bulk->deletions[i]);
+
+	while (bulk->tally->finished < bulk->count)
+	{
+		int64		now = sendkit_http_now();
+
+		if (now >= bulk->next_report)
+		{
+			report_progress(bulk);
+			bulk->next_report = now + PROGRESS_INTERVAL_MS;
+		}
+		(void) sendkit_dispatcher_next(call->dispatcher, bulk->next_report - now);
+	}
 }
 
 static Datum
@@ -477,26 +499,24 @@ delete_many(Call *call)
 	memset(&bulk, 0, sizeof(bulk));
 	collect_ids(call, PG_GETARG_ARRAYTYPE_P(0), &bulk);
 	sendkit_credential_find(&call->credential, text_argument(fcinfo, 1));
-	if (bulk.dispatch.ndeletions == 0)
+	if (bulk.count == 0)
 		return (Datum) 0;
 
-	bulk.dispatch.platform_key = call->credential.key;
-	bulk.dispatch.converter = &call->converter;
-	bulk.dispatch.max_concurrency = Min(sendkit_max_concurrency, bulk.dispatch.ndeletions);
-	bulk.dispatch.on_progress = report_progress;
+	begin_dispatch(call, Min(sendkit_max_concurrency, bulk.count));
+	bulk.tally = sendkit_dispatcher_tally(call->dispatcher);
 	bulk.next_report = sendkit_http_now() + PROGRESS_INTERVAL_MS;
 
 	/* also for a session that is terminated, which unwinds no stack */
 	PG_ENSURE_ERROR_CLEANUP(log_interruption, PointerGetDatum(&bulk));
 	{
-		sendkit_dispatch(&bulk.dispatch);
+		carry_out(call, &bulk);
 		put_rows(&bulk, rows);
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(log_interruption, PointerGetDatum(&bulk));
 
 	if (bulk.title)
 		set_ps_display(bulk.title);
-	notice_kind_of_key(call, bulk.dispatch.tally.outcomes[SENDKIT_REJECTED] > 0);
+	notice_kind_of_key(call, bulk.tally->outcomes[SENDKIT_REJECTED] > 0);
 	return (Datum) 0;
 }
 

@@ -40,21 +40,27 @@
 
 #define NEVER PG_INT64_MAX
 
-typedef struct Dispatcher
+struct SendkitDispatcher
 {
-	SendkitDispatch *job;
+	const SendkitTextConverter *converter;
+	const char *platform_key;
 	SendkitHttpEndpoint endpoint;
 	struct curl_slist *headers;
 	MemoryContext result_context;
 	MemoryContext judge_context;
-	int			next;			/* the first deletion without a seat yet */
+	SendkitTally tally;
+	dlist_head	queued;			/* without a seat yet */
+	int			nqueued;
+	int			seats;			/* max_concurrency */
 	int			seated;
 	int			most_in_flight; /* what max_concurrency and descriptors allow */
 	int			allowed_in_flight;	/* now, while ramping up again */
 	dlist_head	waiting;		/* seated, but not in flight */
+	int			nwaiting;
+	dlist_head	finished;		/* with a verdict, not yet returned */
 	int64		hold_until;		/* the rate limit's end */
 	SendkitVerdict hold_verdict;	/* what imposed it */
-} Dispatcher;
+};
 
 /* --- verdicts --- */
 
@@ -65,7 +71,7 @@ copy_text(const char *text)
 }
 
 static void
-copy_verdict(Dispatcher *dispatcher, SendkitVerdict *to, const SendkitVerdict *from)
+copy_verdict(SendkitDispatcher *dispatcher, SendkitVerdict *to, const SendkitVerdict *from)
 {
 	MemoryContext old = MemoryContextSwitchTo(dispatcher->result_context);
 
@@ -77,14 +83,13 @@ copy_verdict(Dispatcher *dispatcher, SendkitVerdict *to, const SendkitVerdict *f
 }
 
 static void
-finish(Dispatcher *dispatcher, SendkitDeletion *deletion)
+finish(SendkitDispatcher *dispatcher, SendkitDeletion *deletion)
 {
-	SendkitTally *tally = &dispatcher->job->tally;
-
 	deletion->finished = true;
 	dispatcher->seated--;
-	tally->outcomes[deletion->verdict.outcome]++;
-	tally->finished++;
+	dispatcher->tally.outcomes[deletion->verdict.outcome]++;
+	dispatcher->tally.finished++;
+	dlist_push_tail(&dispatcher->finished, &deletion->node);
 }
 
 /* --- time --- */
@@ -111,7 +116,7 @@ pause_ms(const SendkitDeletion *deletion, const SendkitVerdict *verdict)
 }
 
 static int64
-earliest_start(const Dispatcher *dispatcher, const SendkitDeletion *deletion)
+earliest_start(const SendkitDispatcher *dispatcher, const SendkitDeletion *deletion)
 {
 	return Max(deletion->due, dispatcher->hold_until);
 }
@@ -119,22 +124,36 @@ earliest_start(const Dispatcher *dispatcher, const SendkitDeletion *deletion)
 /* --- answers --- */
 
 static void
-enter_flight(Dispatcher *dispatcher, SendkitDeletion *deletion)
+enter_flight(SendkitDispatcher *dispatcher, SendkitDeletion *deletion)
 {
 	deletion->in_flight = true;
-	dispatcher->job->tally.in_flight++;
+	dispatcher->tally.in_flight++;
 }
 
 static void
-leave_flight(Dispatcher *dispatcher, SendkitDeletion *deletion)
+leave_flight(SendkitDispatcher *dispatcher, SendkitDeletion *deletion)
 {
 	deletion->in_flight = false;
-	dispatcher->job->tally.in_flight--;
+	dispatcher->tally.in_flight--;
+}
+
+static void
+begin_waiting(SendkitDispatcher *dispatcher, SendkitDeletion *deletion)
+{
+	dlist_push_tail(&dispatcher->waiting, &deletion->node);
+	dispatcher->nwaiting++;
+}
+
+static void
+stop_waiting(SendkitDispatcher *dispatcher, SendkitDeletion *deletion)
+{
+	dlist_delete(&deletion->node);
+	dispatcher->nwaiting--;
 }
 
 /* What has not left yet, although it was handed over, must not leave now. */
 static void
-recall_unsent(Dispatcher *dispatcher)
+recall_unsent(SendkitDispatcher *dispatcher)
 {
 	SendkitDeletion *deletion;
 
@@ -142,12 +161,12 @@ recall_unsent(Dispatcher *dispatcher)
 	{
 		deletion->attempts--;
 		leave_flight(dispatcher, deletion);
-		dlist_push_tail(&dispatcher->waiting, &deletion->node);
+		begin_waiting(dispatcher, deletion);
 	}
 }
 
 static void
-impose_hold(Dispatcher *dispatcher, const SendkitVerdict *verdict, int64 until)
+impose_hold(SendkitDispatcher *dispatcher, const SendkitVerdict *verdict, int64 until)
 {
 	dispatcher->allowed_in_flight = 1;
 	recall_unsent(dispatcher);
@@ -158,7 +177,7 @@ impose_hold(Dispatcher *dispatcher, const SendkitVerdict *verdict, int64 until)
 }
 
 static void
-settle(Dispatcher *dispatcher, SendkitDeletion *deletion, const SendkitVerdict *verdict)
+settle(SendkitDispatcher *dispatcher, SendkitDeletion *deletion, const SendkitVerdict *verdict)
 {
 	int64		now = sendkit_http_now();
 
@@ -173,21 +192,20 @@ settle(Dispatcher *dispatcher, SendkitDeletion *deletion, const SendkitVerdict *
 
 	if (verdict->retryable && deletion->attempts <= sendkit_max_retries &&
 		earliest_start(dispatcher, deletion) < deletion->deadline)
-		dlist_push_tail(&dispatcher->waiting, &deletion->node);
+		begin_waiting(dispatcher, deletion);
 	else
 		finish(dispatcher, deletion);
 }
 
 static void
-handle_result(Dispatcher *dispatcher, const SendkitHttpResult *result)
+handle_result(SendkitDispatcher *dispatcher, const SendkitHttpResult *result)
 {
 	SendkitDeletion *deletion = (SendkitDeletion *) result->tag;
 	SendkitVerdict verdict;
 	MemoryContext old = MemoryContextSwitchTo(dispatcher->judge_context);
 
 	leave_flight(dispatcher, deletion);
-	sendkit_api_judge(dispatcher->job->converter, result,
-					  dispatcher->job->platform_key, &verdict);
+	sendkit_api_judge(dispatcher->converter, result, dispatcher->platform_key, &verdict);
 	settle(dispatcher, deletion, &verdict);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(dispatcher->judge_context);
@@ -196,7 +214,7 @@ handle_result(Dispatcher *dispatcher, const SendkitHttpResult *result)
 /* --- requests --- */
 
 static void
-send_deletion(Dispatcher *dispatcher, SendkitDeletion *deletion, int64 now)
+send_deletion(SendkitDispatcher *dispatcher, SendkitDeletion *deletion, int64 now)
 {
 	SendkitHttpRequest request;
 	char	   *url;
@@ -218,26 +236,25 @@ send_deletion(Dispatcher *dispatcher, SendkitDeletion *deletion, int64 now)
 }
 
 static void
-take_seats(Dispatcher *dispatcher, int64 now)
+take_seats(SendkitDispatcher *dispatcher, int64 now)
 {
-	SendkitDispatch *job = dispatcher->job;
-
-	while (dispatcher->next < job->ndeletions &&
-		   dispatcher->seated < job->max_concurrency)
+	while (dispatcher->nqueued > 0 && dispatcher->seated < dispatcher->seats)
 	{
-		SendkitDeletion *deletion = &job->deletions[dispatcher->next++];
+		SendkitDeletion *deletion = dlist_container(SendkitDeletion, node,
+													dlist_pop_head_node(&dispatcher->queued));
 
+		dispatcher->nqueued--;
 		deletion->attempts = 0;
 		deletion->due = now;
 		deletion->deadline = now + sendkit_request_timeout;
-		dlist_push_tail(&dispatcher->waiting, &deletion->node);
+		begin_waiting(dispatcher, deletion);
 		dispatcher->seated++;
 	}
 }
 
 /* It cannot leave in time: its own last verdict stands, or the rate limit's. */
 static void
-give_up(Dispatcher *dispatcher, SendkitDeletion *deletion)
+give_up(SendkitDispatcher *dispatcher, SendkitDeletion *deletion)
 {
 	if (deletion->attempts == 0)
 		copy_verdict(dispatcher, &deletion->verdict, &dispatcher->hold_verdict);
@@ -249,7 +266,7 @@ give_up(Dispatcher *dispatcher, SendkitDeletion *deletion)
  * when the next of those that wait may leave, or NEVER.
  */
 static int64
-send_waiting(Dispatcher *dispatcher, int64 now)
+send_waiting(SendkitDispatcher *dispatcher, int64 now)
 {
 	dlist_mutable_iter iter;
 	int64		wake = NEVER;
@@ -261,14 +278,14 @@ send_waiting(Dispatcher *dispatcher, int64 now)
 
 		if (earliest >= deletion->deadline)
 		{
-			dlist_delete(iter.cur);
+			stop_waiting(dispatcher, deletion);
 			give_up(dispatcher, deletion);
 		}
 		else if (earliest > now)
 			wake = Min(wake, earliest);
-		else if (dispatcher->job->tally.in_flight < dispatcher->allowed_in_flight)
+		else if (dispatcher->tally.in_flight < dispatcher->allowed_in_flight)
 		{
-			dlist_delete(iter.cur);
+			stop_waiting(dispatcher, deletion);
 			send_deletion(dispatcher, deletion, now);
 		}
 	}
@@ -277,7 +294,7 @@ send_waiting(Dispatcher *dispatcher, int64 now)
 
 /* Fills the seats and sends, until no seat becomes free by that. */
 static int64
-start_deletions(Dispatcher *dispatcher, int64 now)
+start_deletions(SendkitDispatcher *dispatcher, int64 now)
 {
 	int64		wake;
 
@@ -286,71 +303,116 @@ start_deletions(Dispatcher *dispatcher, int64 now)
 		CHECK_FOR_INTERRUPTS();
 		take_seats(dispatcher, now);
 		wake = send_waiting(dispatcher, now);
-	} while (dispatcher->next < dispatcher->job->ndeletions &&
-			 dispatcher->seated < dispatcher->job->max_concurrency);
+	} while (dispatcher->nqueued > 0 && dispatcher->seated < dispatcher->seats);
 	return wake;
 }
 
+/* --- the door --- */
+
 static void
-run(Dispatcher *dispatcher)
+begin_sending(SendkitDispatcher *dispatcher)
 {
-	SendkitDispatch *job = dispatcher->job;
-	int			connections = sendkit_http_begin(&dispatcher->endpoint,
-												 job->max_concurrency);
+	int			connections = sendkit_http_begin(&dispatcher->endpoint, dispatcher->seats);
 
 	/* without HTTP/2, more requests than connections would only queue up */
 	dispatcher->most_in_flight = sendkit_url_is_plain(dispatcher->endpoint.base_url) ?
-		connections : job->max_concurrency;
+		connections : dispatcher->seats;
 	dispatcher->allowed_in_flight = dispatcher->most_in_flight;
+}
+
+SendkitDispatcher *
+sendkit_dispatcher_begin(const SendkitTextConverter *converter,
+						 const char *platform_key, int max_concurrency)
+{
+	SendkitDispatcher *dispatcher = palloc0(sizeof(SendkitDispatcher));
+
+	dispatcher->converter = converter;
+	dispatcher->platform_key = platform_key;
+	/* a setting may change, and its old value be freed, between two sends */
+	dispatcher->endpoint.base_url = pstrdup(sendkit_base_url);
+	dispatcher->endpoint.ca_file = pstrdup(sendkit_ca_file);
+	dispatcher->endpoint.proxy = pstrdup(sendkit_proxy);
+	dispatcher->seats = max_concurrency;
+	dispatcher->result_context = CurrentMemoryContext;
+	dispatcher->judge_context = AllocSetContextCreate(CurrentMemoryContext,
+													  "sendkit answer",
+													  ALLOCSET_DEFAULT_SIZES);
+	dlist_init(&dispatcher->queued);
+	dlist_init(&dispatcher->waiting);
+	dlist_init(&dispatcher->finished);
+
+	PG_TRY();
+	{
+		dispatcher->headers = sendkit_api_headers(platform_key);
+		if (dispatcher->headers == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_OUT_OF_MEMORY),
+					 errmsg("out of memory"),
+					 errhidestmt(true), errhidecontext(true)));
+		begin_sending(dispatcher);
+	}
+	PG_CATCH();
+	{
+		sendkit_dispatcher_end(dispatcher);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return dispatcher;
+}
+
+void
+sendkit_dispatcher_add(SendkitDispatcher *dispatcher, SendkitDeletion *deletion)
+{
+	dlist_push_tail(&dispatcher->queued, &deletion->node);
+	dispatcher->nqueued++;
+	dispatcher->tally.added++;
+}
+
+static SendkitDeletion *
+take_finished(SendkitDispatcher *dispatcher)
+{
+	if (dlist_is_empty(&dispatcher->finished))
+		return NULL;
+	return dlist_container(SendkitDeletion, node,
+						   dlist_pop_head_node(&dispatcher->finished));
+}
+
+SendkitDeletion *
+sendkit_dispatcher_next(SendkitDispatcher *dispatcher, int64 timeout_ms)
+{
+	int64		give_up_at = timeout_ms < 0 ? NEVER : sendkit_http_now() + timeout_ms;
 
 	for (;;)
 	{
 		int64		now = sendkit_http_now();
 		int64		wake = start_deletions(dispatcher, now);
+		SendkitDeletion *deletion = take_finished(dispatcher);
 		SendkitHttpResult result;
 
-		if (dispatcher->seated == 0)
-			break;
-		if (sendkit_http_receive(wake == NEVER ? -1 : wake - now, &result))
+		if (deletion || dispatcher->seated == 0 || now >= give_up_at)
+			return deletion;
+		wake = Min(wake, give_up_at);
+		if (sendkit_http_receive(wake == NEVER ? -1 : Max(wake - now, 0), &result))
 			handle_result(dispatcher, &result);
-		if (job->on_progress)
-			job->on_progress(job);
 	}
 }
 
-void
-sendkit_dispatch(SendkitDispatch *job)
+int
+sendkit_dispatcher_backlog(const SendkitDispatcher *dispatcher)
 {
-	Dispatcher	dispatcher;
+	return dispatcher->nqueued + dispatcher->nwaiting;
+}
 
-	memset(&dispatcher, 0, sizeof(dispatcher));
-	dispatcher.job = job;
-	memset(&job->tally, 0, sizeof(job->tally));
-	dispatcher.endpoint.base_url = sendkit_base_url;
-	dispatcher.endpoint.ca_file = sendkit_ca_file;
-	dispatcher.endpoint.proxy = sendkit_proxy;
-	dispatcher.result_context = CurrentMemoryContext;
-	dlist_init(&dispatcher.waiting);
-	dispatcher.judge_context = AllocSetContextCreate(CurrentMemoryContext,
-													 "sendkit answer",
-													 ALLOCSET_DEFAULT_SIZES);
-	dispatcher.headers = sendkit_api_headers(job->platform_key);
-	if (dispatcher.headers == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of memory"),
-				 errhidestmt(true), errhidecontext(true)));
+const SendkitTally *
+sendkit_dispatcher_tally(const SendkitDispatcher *dispatcher)
+{
+	return &dispatcher->tally;
+}
 
-	PG_TRY();
-	{
-		run(&dispatcher);
-	}
-	PG_FINALLY();
-	{
-		sendkit_http_end();
-		sendkit_api_free_headers(dispatcher.headers);
-	}
-	PG_END_TRY();
-
-	MemoryContextDelete(dispatcher.judge_context);
+void
+sendkit_dispatcher_end(SendkitDispatcher *dispatcher)
+{
+	sendkit_http_end();
+	sendkit_api_free_headers(dispatcher->headers);
+	dispatcher->headers = NULL;
 }

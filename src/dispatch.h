@@ -12,7 +12,7 @@
 
 #include "api.h"
 
-/* One workspace whose key is to be deleted */
+/* One workspace whose key is to be deleted; zeroed but for the segment */
 typedef struct SendkitDeletion
 {
 	const char *segment;		/* the id as a path segment */
@@ -21,39 +21,52 @@ typedef struct SendkitDeletion
 	bool		in_flight;		/* handed over, and no answer yet */
 
 	/* the dispatcher's own */
-	dlist_node	node;			/* in its list of those that wait */
+	dlist_node	node;			/* in one of its lists, unless in flight */
 	int			attempts;
 	int64		deadline;		/* by sendkit_http_now() */
 	int64		due;			/* not to be sent before */
 } SendkitDeletion;
 
+typedef struct SendkitDispatcher SendkitDispatcher;
+
 /* How far a dispatch has come */
 typedef struct SendkitTally
 {
 	int			outcomes[SENDKIT_OUTCOMES]; /* finished, by outcome */
+	int			added;
 	int			finished;
 	int			in_flight;		/* handed over and not answered yet */
 } SendkitTally;
 
-typedef struct SendkitDispatch
-{
-	SendkitDeletion *deletions;
-	int			ndeletions;
-	const char *platform_key;
-	const SendkitTextConverter *converter;
-	int			max_concurrency;
+/*
+ * Returns a dispatcher of the current settings, in the current memory context,
+ * where the verdicts' texts will be, too.  The converter and the key must live
+ * as long.  Raises what sendkit_http_begin() raises.  There is one at a time;
+ * it must be ended by sendkit_dispatcher_end(), also after an error.
+ */
+extern SendkitDispatcher *sendkit_dispatcher_begin(const SendkitTextConverter *converter,
+												   const char *platform_key,
+												   int max_concurrency);
 
-	/* called now and then, if given; may raise an error */
-	void		(*on_progress) (const struct SendkitDispatch *dispatch);
-
-	SendkitTally tally;			/* kept up to date, also for one who jumps out */
-} SendkitDispatch;
+/* Hands a deletion over, which must stay where it is until it is finished. */
+extern void sendkit_dispatcher_add(SendkitDispatcher *dispatcher,
+								   SendkitDeletion *deletion);
 
 /*
- * Carries all the deletions out and returns when each has its verdict, with
- * texts in the current memory context.  Raises what sendkit_http_begin(), send
- * and receive raise, interrupts above all; then nothing is left under way.
+ * Returns a deletion that has its verdict, each one once; NULL if timeout_ms
+ * (-1: no limit) is over first, or none is left.  Raises what sending and
+ * receiving raise, interrupts above all.
  */
-extern void sendkit_dispatch(SendkitDispatch *dispatch);
+extern SendkitDeletion *sendkit_dispatcher_next(SendkitDispatcher *dispatcher,
+												int64 timeout_ms);
+
+/* How many were added and have not been sent yet.  Cannot raise an error. */
+extern int	sendkit_dispatcher_backlog(const SendkitDispatcher *dispatcher);
+
+/* How far it has come.  Cannot raise an error. */
+extern const SendkitTally *sendkit_dispatcher_tally(const SendkitDispatcher *dispatcher);
+
+/* Gives up whatever is under way.  Cannot raise an error. */
+extern void sendkit_dispatcher_end(SendkitDispatcher *dispatcher);
 
 #endif							/* SENDKIT_DISPATCH_H */
