@@ -10,8 +10,11 @@ OBJS = \
 	src/delete.o \
 	src/details.o \
 	src/dispatch.o \
+	src/enqueue.o \
 	src/guc.o \
 	src/http.o \
+	src/process.o \
+	src/queue.o \
 	src/resend.o \
 	src/response.o \
 	src/sendkit.o \

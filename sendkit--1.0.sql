@@ -61,3 +61,210 @@ CREATE FOREIGN DATA WRAPPER sendkit_fdw
 
 COMMENT ON FOREIGN DATA WRAPPER sendkit_fdw IS
 'keeps the platform keys of SendKit: CREATE SERVER sendkit FOREIGN DATA WRAPPER sendkit_fdw, then CREATE USER MAPPING ... OPTIONS (platform_key ''sk_user_...''). It has no foreign tables';
+
+-- The durable queue
+
+CREATE SEQUENCE @extschema@.sendkit_revocation_id_seq;
+
+CREATE TABLE @extschema@.sendkit_revocation (
+	id bigint NOT NULL DEFAULT pg_catalog.nextval('@extschema@.sendkit_revocation_id_seq'::pg_catalog.regclass),
+	workspace_id text NOT NULL,
+	state text NOT NULL DEFAULT 'pending',
+	requested_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	requested_by text NOT NULL,
+	not_after timestamptz,
+	attempts integer NOT NULL DEFAULT 0,
+	next_attempt_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	claimed_at timestamptz,
+	finished_at timestamptz,
+	outcome text,
+	status integer,
+	message text,
+	system_identifier bigint NOT NULL,
+	database_oid oid NOT NULL,
+	CONSTRAINT sendkit_revocation_pkey PRIMARY KEY (id),
+	CONSTRAINT sendkit_revocation_state_check
+		CHECK (state OPERATOR(pg_catalog.=) ANY (ARRAY['pending', 'sending', 'done', 'failed'])),
+	CONSTRAINT sendkit_revocation_finished_check
+		CHECK ((finished_at IS NOT NULL) OPERATOR(pg_catalog.=)
+			   (state OPERATOR(pg_catalog.=) ANY (ARRAY['done', 'failed'])))
+)
+-- room for the new version that a claim makes of a row
+WITH (fillfactor = 80);
+
+ALTER SEQUENCE @extschema@.sendkit_revocation_id_seq OWNED BY @extschema@.sendkit_revocation.id;
+
+-- What is due, however much history lies beside it. A claim changes none of
+-- these columns, so that it can be a heap-only update.
+CREATE INDEX sendkit_revocation_due_idx ON @extschema@.sendkit_revocation (next_attempt_at)
+	WHERE finished_at IS NULL;
+
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.sendkit_revocation', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.sendkit_revocation_id_seq', '');
+
+REVOKE ALL ON TABLE @extschema@.sendkit_revocation FROM PUBLIC;
+REVOKE ALL ON SEQUENCE @extschema@.sendkit_revocation_id_seq FROM PUBLIC;
+
+COMMENT ON SEQUENCE @extschema@.sendkit_revocation_id_seq IS
+'numbers the revocations';
+COMMENT ON TABLE @extschema@.sendkit_revocation IS
+'API keys to be revoked: each row is delivered to the SendKit API after its transaction has committed, at least once. Rows in state done may be deleted at any time';
+COMMENT ON COLUMN @extschema@.sendkit_revocation.id IS
+'number of the revocation';
+COMMENT ON COLUMN @extschema@.sendkit_revocation.workspace_id IS
+'workspace whose API key is to be revoked';
+COMMENT ON COLUMN @extschema@.sendkit_revocation.state IS
+'pending: waits for next_attempt_at; sending: claimed by a process; done: the key is gone or there was none; failed: needs a person';
+COMMENT ON COLUMN @extschema@.sendkit_revocation.requested_at IS
+'when the transaction that asked for it began';
+COMMENT ON COLUMN @extschema@.sendkit_revocation.requested_by IS
+'role that asked for it';
+COMMENT ON COLUMN @extschema@.sendkit_revocation.not_after IS
+'not to be tried after this time, lest it revoke a newer key; null: no limit';
+COMMENT ON COLUMN @extschema@.sendkit_revocation.attempts IS
+'how often it was claimed to be sent';
+COMMENT ON COLUMN @extschema@.sendkit_revocation.next_attempt_at IS
+'when a pending revocation is due';
+COMMENT ON COLUMN @extschema@.sendkit_revocation.claimed_at IS
+'when it was last claimed to be sent';
+COMMENT ON COLUMN @extschema@.sendkit_revocation.finished_at IS
+'when it was done, or had failed';
+COMMENT ON COLUMN @extschema@.sendkit_revocation.outcome IS
+'outcome of the last attempt: deleted, absent, rejected, unavailable or unknown';
+COMMENT ON COLUMN @extschema@.sendkit_revocation.status IS
+'HTTP status of the last attempt; null: no answer came';
+COMMENT ON COLUMN @extschema@.sendkit_revocation.message IS
+'message of the last attempt';
+COMMENT ON COLUMN @extschema@.sendkit_revocation.system_identifier IS
+'cluster that the revocation belongs to: another one will not deliver it';
+COMMENT ON COLUMN @extschema@.sendkit_revocation.database_oid IS
+'database that the revocation belongs to: another one will not deliver it';
+COMMENT ON INDEX @extschema@.sendkit_revocation_due_idx IS
+'finds the revocations that are due';
+COMMENT ON CONSTRAINT sendkit_revocation_pkey ON @extschema@.sendkit_revocation IS
+'one row per revocation';
+COMMENT ON CONSTRAINT sendkit_revocation_state_check ON @extschema@.sendkit_revocation IS
+'the states that a revocation can be in';
+COMMENT ON CONSTRAINT sendkit_revocation_finished_check ON @extschema@.sendkit_revocation IS
+'a revocation is finished when it is done or failed';
+
+CREATE FUNCTION @extschema@.sendkit_request_revocation(
+	workspace_id text,
+	not_after timestamptz DEFAULT NULL
+)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'sendkit_request_revocation'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, @extschema@, pg_temp;
+
+REVOKE ALL ON FUNCTION @extschema@.sendkit_request_revocation(text, timestamptz) FROM PUBLIC;
+
+COMMENT ON FUNCTION @extschema@.sendkit_request_revocation(text, timestamptz) IS
+'queues the revocation of a workspace''s API key, to be delivered after this transaction has committed; returns its number. Give not_after if a new key may be made: a late retry would revoke that one';
+
+CREATE FUNCTION @extschema@.sendkit_revoke_on_delete()
+RETURNS trigger
+AS 'MODULE_PATHNAME', 'sendkit_revoke_on_delete'
+LANGUAGE C VOLATILE
+SECURITY DEFINER SET search_path = pg_catalog, @extschema@, pg_temp;
+
+REVOKE ALL ON FUNCTION @extschema@.sendkit_revoke_on_delete() FROM PUBLIC;
+
+COMMENT ON FUNCTION @extschema@.sendkit_revoke_on_delete() IS
+'trigger function: queues the revocation of the API keys of the workspaces that a statement removes. Its argument names the column with the workspace''s id';
+
+CREATE PROCEDURE @extschema@.sendkit_process_revocations()
+AS 'MODULE_PATHNAME', 'sendkit_process_revocations'
+LANGUAGE C;
+
+REVOKE ALL ON PROCEDURE @extschema@.sendkit_process_revocations() FROM PUBLIC;
+
+COMMENT ON PROCEDURE @extschema@.sendkit_process_revocations() IS
+'delivers all revocations that are due, committing batch by batch; made for pg_cron. Several at once share the work';
+
+CREATE FUNCTION @extschema@.sendkit_revocation_is_ours(system_identifier bigint, database_oid oid)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'sendkit_revocation_is_ours'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+REVOKE ALL ON FUNCTION @extschema@.sendkit_revocation_is_ours(bigint, oid) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.sendkit_revocation_is_ours(bigint, oid) TO pg_monitor;
+
+COMMENT ON FUNCTION @extschema@.sendkit_revocation_is_ours(bigint, oid) IS
+'does a revocation with this cluster and database belong here, so that it will be delivered?';
+
+CREATE FUNCTION @extschema@.sendkit_adopt_revocations()
+RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, @extschema@, pg_temp
+AS 'MODULE_PATHNAME', 'sendkit_adopt_revocations';
+
+REVOKE ALL ON FUNCTION @extschema@.sendkit_adopt_revocations() FROM PUBLIC;
+
+COMMENT ON FUNCTION @extschema@.sendkit_adopt_revocations() IS
+'makes the revocations that came with a dump or a template this database''s own, to be delivered from here; returns how many. Never call it in a copy whose original lives on';
+
+CREATE FUNCTION @extschema@.sendkit_retry_revocations(ids bigint[] DEFAULT NULL)
+RETURNS bigint
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, @extschema@, pg_temp
+AS $$
+	WITH retried AS (
+		UPDATE @extschema@.sendkit_revocation r
+		SET state = 'pending',
+			next_attempt_at = pg_catalog.now(),
+			claimed_at = NULL,
+			finished_at = NULL
+		WHERE r.state OPERATOR(pg_catalog.=) 'failed'
+			AND (ids IS NULL OR r.id OPERATOR(pg_catalog.=) ANY (ids))
+		RETURNING 1
+	)
+	SELECT pg_catalog.count(*) FROM retried
+$$;
+
+REVOKE ALL ON FUNCTION @extschema@.sendkit_retry_revocations(bigint[]) FROM PUBLIC;
+
+COMMENT ON FUNCTION @extschema@.sendkit_retry_revocations(bigint[]) IS
+'makes failed revocations pending again: these, or all of them; returns how many. One whose not_after has passed fails again';
+
+CREATE VIEW @extschema@.sendkit_revocation_summary AS
+SELECT s.state,
+	pg_catalog.count(r.id) AS revocations,
+	pg_catalog.min(r.requested_at) AS oldest_requested_at,
+	pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.min(r.requested_at) AS oldest_age,
+	pg_catalog.max(r.attempts) AS most_attempts,
+	pg_catalog.count(r.id) FILTER (WHERE r.finished_at IS NULL
+		AND r.next_attempt_at OPERATOR(pg_catalog.<)
+			(pg_catalog.now() OPERATOR(pg_catalog.-) interval '10 minutes')) AS overdue
+FROM pg_catalog.unnest(ARRAY['pending', 'sending', 'held', 'failed', 'done'])
+		WITH ORDINALITY AS s(state, place)
+	LEFT JOIN (
+		SELECT q.id, q.requested_at, q.attempts, q.finished_at, q.next_attempt_at,
+			CASE
+				WHEN q.finished_at IS NULL
+					AND NOT @extschema@.sendkit_revocation_is_ours(q.system_identifier, q.database_oid)
+				THEN 'held'
+				ELSE q.state
+			END AS state
+		FROM @extschema@.sendkit_revocation q
+	) r ON r.state OPERATOR(pg_catalog.=) s.state
+GROUP BY s.state, s.place
+ORDER BY s.place;
+
+REVOKE ALL ON TABLE @extschema@.sendkit_revocation_summary FROM PUBLIC;
+GRANT SELECT ON TABLE @extschema@.sendkit_revocation_summary TO pg_monitor;
+
+COMMENT ON VIEW @extschema@.sendkit_revocation_summary IS
+'is anything stuck? One line per state; held ones came with a dump or a template and wait for sendkit_adopt_revocations()';
+COMMENT ON COLUMN @extschema@.sendkit_revocation_summary.state IS
+'pending, sending, held, failed or done';
+COMMENT ON COLUMN @extschema@.sendkit_revocation_summary.revocations IS
+'how many revocations are in this state';
+COMMENT ON COLUMN @extschema@.sendkit_revocation_summary.oldest_requested_at IS
+'when the oldest of them was requested';
+COMMENT ON COLUMN @extschema@.sendkit_revocation_summary.oldest_age IS
+'how long ago that was';
+COMMENT ON COLUMN @extschema@.sendkit_revocation_summary.most_attempts IS
+'the most attempts that any of them has taken';
+COMMENT ON COLUMN @extschema@.sendkit_revocation_summary.overdue IS
+'how many have been due for more than 10 minutes: nobody delivers, or not fast enough';

@@ -10,9 +10,9 @@
 # be installed there without root's rights, on every version, and no existing
 # cluster ever sees it.
 #
-# Servers refuse to run as root, and tests need no right on anything. So root
-# works as "nobody" here, anybody else as himself; root is needed only to install
-# packages, by sudo.
+# Servers refuse to run as root, and no test needs its rights. So root works as
+# "nobody" here, and anybody else under their own name; only installing packages
+# takes root, or sudo.
 
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 tree=${scripts%/*}
@@ -21,11 +21,11 @@ tree=${scripts%/*}
 PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH
 
 system_pg_config=   # the machine's PostgreSQL
-work=           # the private folder, removed at the end
-src=            # in it, the copy of the source tree
-pg_config=      # in it, the private PostgreSQL's
-pgbin=          # and that one's programs
-worker=()       # command prefix that turns into the user who works here
+work=               # the private folder, removed at the end
+src=                # in it, the copy of the source tree
+pgbin=              # and the private PostgreSQL's programs
+pg_config=          # one of them
+worker=()           # command prefix that turns into the user who works here
 
 say() {
 	echo "== $*"
@@ -121,6 +121,8 @@ need() {
 # Makes the private folder, and sees to it that nothing is left at the end,
 # however that comes about.
 make_work() {
+	local user
+
 	# Out of our own folder, see our_processes, and where any user may be.
 	cd /
 	work=$(mktemp -d "${TMPDIR:-/tmp}/sendkit.XXXXXX")
@@ -136,11 +138,12 @@ make_work() {
 		chown nobody "$work"
 		worker=(setpriv "--reuid=nobody" "--regid=$(id -g nobody)" --clear-groups)
 	fi
+	user=$(as_worker id -un)
 	# None of the caller's environment: neither PG* and proxy variables nor locale.
-	worker+=(env -C "$work" -i "HOME=$work" "TMPDIR=$work/tmp" "USER=$(as_worker id -un)"
+	worker+=(env -C "$work" -i "HOME=$work" "TMPDIR=$work/tmp" "USER=$user"
 		"PATH=$PATH" LC_ALL=C.UTF-8)
 	as_worker mkdir "$work/tmp" ||
-		die "user $(as_worker id -un) cannot work in $work: set TMPDIR to another folder"
+		die "$user cannot work in $work: set TMPDIR to another folder"
 	copy_tree
 }
 

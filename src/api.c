@@ -559,3 +559,18 @@ sendkit_api_judge(const SendkitTextConverter *converter,
 	if (evidence.is_json && verdict->outcome != SENDKIT_DELETED)
 		add_error_fields(&evidence, verdict);
 }
+
+static void
+free_text(char *text)
+{
+	if (text)
+		pfree(text);
+}
+
+void
+sendkit_verdict_free(SendkitVerdict *verdict)
+{
+	free_text(verdict->message);
+	free_text(verdict->error_code);
+	free_text(verdict->details);
+}

@@ -70,4 +70,7 @@ extern void sendkit_api_judge(const SendkitTextConverter *converter,
 							  const char *platform_key,
 							  SendkitVerdict *verdict);
 
+/* Frees a verdict's texts.  Cannot raise an error. */
+extern void sendkit_verdict_free(SendkitVerdict *verdict);
+
 #endif							/* SENDKIT_API_H */

@@ -141,7 +141,7 @@ static void
 begin_dispatch(Call *call, int max_concurrency)
 {
 	call->dispatcher = sendkit_dispatcher_begin(&call->converter, call->credential.key,
-												max_concurrency);
+												max_concurrency, sendkit_request_timeout);
 }
 
 /* --- arguments --- */

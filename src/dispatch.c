@@ -51,6 +51,7 @@ struct SendkitDispatcher
 	SendkitTally tally;
 	dlist_head	queued;			/* without a seat yet */
 	int			nqueued;
+	int			request_timeout;	/* in milliseconds */
 	int			seats;			/* max_concurrency */
 	int			seated;
 	int			most_in_flight; /* what max_concurrency and descriptors allow */
@@ -246,7 +247,7 @@ take_seats(SendkitDispatcher *dispatcher, int64 now)
 		dispatcher->nqueued--;
 		deletion->attempts = 0;
 		deletion->due = now;
-		deletion->deadline = now + sendkit_request_timeout;
+		deletion->deadline = now + dispatcher->request_timeout;
 		begin_waiting(dispatcher, deletion);
 		dispatcher->seated++;
 	}
@@ -322,7 +323,8 @@ begin_sending(SendkitDispatcher *dispatcher)
 
 SendkitDispatcher *
 sendkit_dispatcher_begin(const SendkitTextConverter *converter,
-						 const char *platform_key, int max_concurrency)
+						 const char *platform_key, int max_concurrency,
+						 int request_timeout_ms)
 {
 	SendkitDispatcher *dispatcher = palloc0(sizeof(SendkitDispatcher));
 
@@ -333,6 +335,7 @@ sendkit_dispatcher_begin(const SendkitTextConverter *converter,
 	dispatcher->endpoint.ca_file = pstrdup(sendkit_ca_file);
 	dispatcher->endpoint.proxy = pstrdup(sendkit_proxy);
 	dispatcher->seats = max_concurrency;
+	dispatcher->request_timeout = request_timeout_ms;
 	dispatcher->result_context = CurrentMemoryContext;
 	dispatcher->judge_context = AllocSetContextCreate(CurrentMemoryContext,
 													  "sendkit answer",

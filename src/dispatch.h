@@ -46,7 +46,8 @@ typedef struct SendkitTally
  */
 extern SendkitDispatcher *sendkit_dispatcher_begin(const SendkitTextConverter *converter,
 												   const char *platform_key,
-												   int max_concurrency);
+												   int max_concurrency,
+												   int request_timeout_ms);
 
 /* Hands a deletion over, which must stay where it is until it is finished. */
 extern void sendkit_dispatcher_add(SendkitDispatcher *dispatcher,

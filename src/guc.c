@@ -30,6 +30,9 @@
 /* As many streams as servers commonly allow on one HTTP/2 connection, and more */
 #define MAX_CONCURRENCY 1000
 
+/* Claims are short transactions: larger ones would gain nothing */
+#define MAX_BATCH_SIZE 10000
+
 char	   *sendkit_base_url;
 char	   *sendkit_ca_file;
 char	   *sendkit_proxy;
@@ -38,6 +41,7 @@ int			sendkit_connect_timeout;
 int			sendkit_request_timeout;
 int			sendkit_max_retries;
 int			sendkit_max_concurrency;
+int			sendkit_batch_size;
 
 /* Returns whether all is well, else leaves the fault as the error's detail. */
 static bool
@@ -187,11 +191,25 @@ define_patience_settings(void)
 							NULL, NULL, NULL);
 }
 
+static void
+define_queue_settings(void)
+{
+	DefineCustomIntVariable("sendkit.batch_size",
+							"Sets how many revocations are claimed at a time.",
+							NULL,
+							&sendkit_batch_size,
+							100, 1, MAX_BATCH_SIZE,
+							PGC_SIGHUP,
+							0,
+							NULL, NULL, NULL);
+}
+
 void
 sendkit_guc_init(void)
 {
 	define_endpoint_settings();
 	define_credential_settings();
 	define_patience_settings();
+	define_queue_settings();
 	MarkGUCPrefixReserved("sendkit");
 }

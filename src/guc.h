@@ -17,6 +17,7 @@ extern int	sendkit_connect_timeout;
 extern int	sendkit_request_timeout;
 extern int	sendkit_max_retries;
 extern int	sendkit_max_concurrency;
+extern int	sendkit_batch_size;
 
 /* Defines the settings and reserves their prefix.  Called once, by _PG_init(). */
 extern void sendkit_guc_init(void);

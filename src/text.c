@@ -17,6 +17,8 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include "catalog/namespace.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
@@ -268,7 +270,8 @@ mask_key_words(char *text)
 
 		while (is_key_char(p[len]))
 			len++;
-		if (len >= MIN_KEY_WORD)
+		/* "task_" and its like only end like the beginning of a key */
+		if (len >= MIN_KEY_WORD && !(p > text && isalnum((unsigned char) p[-1])))
 			memset(p, '*', len);
 		p += len;
 	}
