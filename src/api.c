@@ -108,9 +108,13 @@ is_dot_segment(const char *text)
 static bool
 is_disguised_dot_segment(const char *utf8)
 {
-	char	   *decoded = pstrdup(utf8);
+	char	   *decoded;
 	bool		found;
 
+	if (utf8[0] != '.' && utf8[0] != '%')
+		return false;
+
+	decoded = pstrdup(utf8);
 	do
 		found = is_dot_segment(decoded);
 	while (!found && percent_decode(decoded));
@@ -159,6 +163,17 @@ percent_encode(const char *text)
 			appendStringInfo(&out, "%%%02X", c);
 	}
 	return out.data;
+}
+
+const char *
+sendkit_api_id_fault(const SendkitTextConverter *converter, const char *id, int len)
+{
+	char	   *utf8 = sendkit_text_to_utf8(converter, id, len);
+	const char *fault = id_fault(utf8);
+
+	if (utf8)
+		pfree(utf8);
+	return fault;
 }
 
 char *

@@ -40,8 +40,15 @@ typedef struct SendkitVerdict
 extern const char *sendkit_outcome_name(SendkitOutcome outcome);
 
 /*
- * Takes an id in the database's encoding, len bytes of it.  Returns it as a
- * palloc'd path segment (RFC 3986, section 2.1), or NULL with *fault set to
+ * Takes an id in the database's encoding, len bytes of it.  Returns NULL if
+ * the API can be asked about it, else a whole sentence that says why not.
+ * Raises nothing but out of memory.
+ */
+extern const char *sendkit_api_id_fault(const SendkitTextConverter *converter,
+										const char *id, int len);
+
+/*
+ * Takes the same.  Returns it as a palloc'd path segment (RFC 3986, section 2.1), or NULL with *fault set to
  * what is wrong with it, for the message's detail.  Raises nothing but out of
  * memory.
  */

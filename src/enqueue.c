@@ -3,6 +3,10 @@
  * enqueue.c
  *	  How revocations get into the queue: by request, by trigger, by adoption.
  *
+ * Neither function needs the definer's rights, nor a search path: they write
+ * the row by themselves (queue.c) and run no SQL.  Switching roles and paths
+ * for each row of a bulk removal would cost more than the row.
+ *
  * The row is written in the transaction that asks for it, and commits or
  * vanishes with it.  Nothing is sent here.  An id that could not be sent later
  * is refused now, when somebody is there to hear it.
@@ -17,6 +21,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "compat.h"
 #include "executor/executor.h"
@@ -34,40 +39,55 @@ PG_FUNCTION_INFO_V1(sendkit_revoke_on_delete);
 PG_FUNCTION_INFO_V1(sendkit_revocation_is_ours);
 PG_FUNCTION_INFO_V1(sendkit_adopt_revocations);
 
-/* --- ids --- */
+/* --- adding rows --- */
+
+/* What is looked up once per statement, not once per row */
+typedef struct Enqueuer
+{
+	SendkitQueue queue;
+	SendkitTextConverter converter;
+	int			column;			/* of a trigger: the one with the ids */
+	Oid			relation;		/* ... of this table */
+	FmgrInfo	output;			/* its type's output function */
+} Enqueuer;
+
+static Enqueuer *
+get_enqueuer(FunctionCallInfo fcinfo)
+{
+	FmgrInfo   *flinfo = fcinfo->flinfo;
+	Enqueuer   *enqueuer = (Enqueuer *) flinfo->fn_extra;
+
+	if (enqueuer)
+		return enqueuer;
+
+	enqueuer = MemoryContextAllocZero(flinfo->fn_mcxt, sizeof(Enqueuer));
+	/* the calling function's schema is the queue's */
+	sendkit_queue_find(get_func_namespace(flinfo->fn_oid), &enqueuer->queue);
+	sendkit_text_init(&enqueuer->converter);
+	flinfo->fn_extra = enqueuer;
+	return enqueuer;
+}
 
 /* Raises 22023 if the API could never be asked about this id. */
 static void
 check_id(const SendkitTextConverter *converter, text *id)
 {
-	const char *fault;
-	char	   *segment = sendkit_api_segment(converter, VARDATA_ANY(id),
-											  VARSIZE_ANY_EXHDR(id), &fault);
+	const char *fault = sendkit_api_id_fault(converter, VARDATA_ANY(id),
+											 VARSIZE_ANY_EXHDR(id));
 
-	if (segment == NULL)
+	if (fault)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid workspace_id"),
 				 errdetail("%s", fault)));
-	pfree(segment);
 }
 
-/* Adds the rows.  The calling function's schema is the queue's. */
 static int64
-add_ids(FunctionCallInfo fcinfo, Datum *ids, int count, TimestampTz not_after)
+add_ids(const Enqueuer *enqueuer, Datum *ids, int count, TimestampTz not_after)
 {
-	SendkitTextConverter converter;
-	int64		last;
-
-	sendkit_text_init(&converter);
 	for (int i = 0; i < count; i++)
-		check_id(&converter, DatumGetTextPP(ids[i]));
-
-	SPI_connect();
-	last = sendkit_queue_add(get_func_namespace(fcinfo->flinfo->fn_oid),
-							 ids, count, not_after);
-	SPI_finish();
-	return last;
+		check_id(&enqueuer->converter, DatumGetTextPP(ids[i]));
+	return sendkit_queue_add(&enqueuer->queue, ids, count, not_after);
 }
 
 /* --- by request --- */
@@ -82,7 +102,7 @@ sendkit_request_revocation(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("workspace_id must not be null")));
 	id = PointerGetDatum(PG_GETARG_TEXT_PP(0));
-	PG_RETURN_INT64(add_ids(fcinfo, &id, 1,
+	PG_RETURN_INT64(add_ids(get_enqueuer(fcinfo), &id, 1,
 							PG_ARGISNULL(1) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(1)));
 }
 
@@ -118,60 +138,68 @@ check_event(const TriggerData *trigger)
 					  "Add REFERENCING OLD TABLE AS removed to the trigger's definition.");
 }
 
-/* Returns the number of the column that the trigger's argument names. */
-static int
-id_column(const TriggerData *trigger)
+/* Finds the column that the trigger's argument names. */
+static void
+find_column(FunctionCallInfo fcinfo, const TriggerData *trigger, Enqueuer *enqueuer)
 {
+	Relation	relation = trigger->tg_relation;
 	const char *name;
-	int			column;
+	Oid			output;
+	bool		is_varlena;
 
+	if (enqueuer->relation == RelationGetRelid(relation))
+		return;
 	if (trigger->tg_trigger->tgnargs != 1)
 		report_misuse("sendkit_revoke_on_delete() needs one argument: the name of the column with the workspace's id",
 					  NULL);
+
 	name = trigger->tg_trigger->tgargs[0];
-	column = SPI_fnumber(RelationGetDescr(trigger->tg_relation), name);
-	if (column <= 0)
+	enqueuer->column = SPI_fnumber(RelationGetDescr(relation), name);
+	if (enqueuer->column <= 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("column \"%s\" of relation \"%s\" does not exist",
-						name, RelationGetRelationName(trigger->tg_relation)),
+						name, RelationGetRelationName(relation)),
 				 errdetail("Trigger \"%s\" names it.", trigger->tg_trigger->tgname)));
-	return column;
+
+	getTypeOutputInfo(TupleDescAttr(RelationGetDescr(relation), enqueuer->column - 1)->atttypid,
+					  &output, &is_varlena);
+	fmgr_info_cxt(output, &enqueuer->output, fcinfo->flinfo->fn_mcxt);
+	enqueuer->relation = RelationGetRelid(relation);
 }
 
 static Datum
-id_as_text(const TriggerData *trigger, int column, Datum value, bool isnull)
+id_as_text(const TriggerData *trigger, Enqueuer *enqueuer, Datum value, bool isnull)
 {
-	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
-	Oid			type = TupleDescAttr(desc, column - 1)->atttypid;
-	Oid			output;
-	bool		is_varlena;
+	Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(trigger->tg_relation),
+												enqueuer->column - 1);
 
 	if (isnull)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("null value in column \"%s\" of relation \"%s\": cannot tell which workspace's API key to revoke",
-						NameStr(TupleDescAttr(desc, column - 1)->attname),
+						NameStr(attribute->attname),
 						RelationGetRelationName(trigger->tg_relation))));
-	getTypeOutputInfo(type, &output, &is_varlena);
-	return CStringGetTextDatum(OidOutputFunctionCall(output, value));
+	if (attribute->atttypid == TEXTOID)
+		return PointerGetDatum(DatumGetTextPP(value));
+	return CStringGetTextDatum(OutputFunctionCall(&enqueuer->output, value));
 }
 
 /* --- by trigger --- */
 
 static void
-revoke_row(FunctionCallInfo fcinfo, const TriggerData *trigger, int column)
+revoke_row(const TriggerData *trigger, Enqueuer *enqueuer)
 {
 	bool		isnull;
-	Datum		value = heap_getattr(trigger->tg_trigtuple, column,
+	Datum		value = heap_getattr(trigger->tg_trigtuple, enqueuer->column,
 									 RelationGetDescr(trigger->tg_relation), &isnull);
-	Datum		id = id_as_text(trigger, column, value, isnull);
+	Datum		id = id_as_text(trigger, enqueuer, value, isnull);
 
-	add_ids(fcinfo, &id, 1, DT_NOEND);
+	add_ids(enqueuer, &id, 1, DT_NOEND);
 }
 
 static void
-revoke_rows(FunctionCallInfo fcinfo, const TriggerData *trigger, int column)
+revoke_rows(const TriggerData *trigger, Enqueuer *enqueuer)
 {
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(trigger->tg_relation),
 													&TTSOpsMinimalTuple);
@@ -183,32 +211,34 @@ revoke_rows(FunctionCallInfo fcinfo, const TriggerData *trigger, int column)
 	/* other triggers read the same table */
 	tuplestore_select_read_pointer(rows, tuplestore_alloc_read_pointer(rows, EXEC_FLAG_REWIND));
 	tuplestore_rescan(rows);
-	while (tuplestore_gettupleslot(rows, true, false, slot))
+	while (tuplestore_gettupleslot(rows, true, true, slot))
 	{
 		bool		isnull;
-		Datum		value = slot_getattr(slot, column, &isnull);
+		Datum		value = slot_getattr(slot, enqueuer->column, &isnull);
 
-		ids[count++] = id_as_text(trigger, column, value, isnull);
+		ids[count++] = PointerGetDatum(PG_DETOAST_DATUM_COPY(id_as_text(trigger, enqueuer,
+																		value, isnull)));
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	if (count > 0)
-		add_ids(fcinfo, ids, count, DT_NOEND);
+		add_ids(enqueuer, ids, count, DT_NOEND);
 }
 
 Datum
 sendkit_revoke_on_delete(PG_FUNCTION_ARGS)
 {
 	const TriggerData *trigger = (const TriggerData *) fcinfo->context;
-	int			column;
+	Enqueuer   *enqueuer;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		report_misuse("sendkit_revoke_on_delete() must be called as a trigger", NULL);
 	check_event(trigger);
-	column = id_column(trigger);
+	enqueuer = get_enqueuer(fcinfo);
+	find_column(fcinfo, trigger, enqueuer);
 	if (TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
-		revoke_row(fcinfo, trigger, column);
+		revoke_row(trigger, enqueuer);
 	else
-		revoke_rows(fcinfo, trigger, column);
+		revoke_rows(trigger, enqueuer);
 	return PointerGetDatum(NULL);
 }
 

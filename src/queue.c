@@ -17,6 +17,12 @@
  * the database's OID.  Those of another one came with a dump or a template,
  * and are not touched until a person adopts them.
  *
+ * Rows are added without a statement, as logical replication adds them: a row
+ * trigger calls that for each row of a bulk removal, and the executor's start
+ * and end would cost more than the rest.  Constraints, indexes and triggers of
+ * the table are served all the same; the right to insert is not asked for,
+ * since those who may call the functions above it need none.
+ *
  * The table is found in the schema of the function that was called, never by
  * the search path.  Plans are kept for the session, as PL/pgSQL keeps its.
  *
@@ -24,16 +30,22 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
+#include "commands/sequence.h"
+#include "executor/executor.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
@@ -41,16 +53,12 @@
 #include "queue.h"
 
 #define TABLE_NAME "sendkit_revocation"
+#define SEQUENCE_NAME "sendkit_revocation_id_seq"
 
 /* How long a claim may stand while its process seems to live */
 #define LEASE "30 minutes"
 
 /* The statements, with %s for the table's qualified name */
-
-static const char add_sql[] =
-	"INSERT INTO %s AS r (workspace_id, requested_by, not_after, system_identifier, database_oid) "
-	"SELECT pg_catalog.unnest($1), $2, $3, $4, $5 "
-	"RETURNING r.id";
 
 /*
  * MATERIALIZED, lest the planner lock more rows than LIMIT.  The index knows
@@ -93,7 +101,6 @@ static const char adopt_sql[] =
 
 typedef enum QueuePlan
 {
-	PLAN_ADD,
 	PLAN_CLAIM,
 	PLAN_SETTLE,
 	PLAN_ADOPT,
@@ -108,7 +115,6 @@ typedef struct PlanRule
 } PlanRule;
 
 static const PlanRule plan_rules[PLANS] = {
-	{add_sql, 5, {TEXTARRAYOID, TEXTOID, TIMESTAMPTZOID, INT8OID, OIDOID}},
 	{claim_sql, 4, {TIMESTAMPTZOID, INT8OID, OIDOID, INT4OID}},
 	{settle_sql, 7, {INT8OID, INT4OID, TEXTOID, TIMESTAMPTZOID, TEXTOID, INT4OID, TEXTOID}},
 	{adopt_sql, 2, {INT8OID, OIDOID}},
@@ -190,16 +196,26 @@ sendkit_queue_is_ours(int64 system_identifier, Oid database)
 /* --- rights --- */
 
 static Oid
-queue_owner(Oid schema)
+queue_table(Oid schema)
 {
 	Oid			table = get_relname_relid(TABLE_NAME, schema);
+
+	if (!OidIsValid(table))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation \"%s\" does not exist", TABLE_NAME)));
+	return table;
+}
+
+static Oid
+queue_owner(Oid schema)
+{
+	Oid			table = queue_table(schema);
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table));
 	Oid			owner;
 
 	if (!HeapTupleIsValid(tuple))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation \"%s\" does not exist", TABLE_NAME)));
+		elog(ERROR, "cache lookup failed for relation %u", table);
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
 	return owner;
@@ -219,28 +235,112 @@ sendkit_queue_become_caller(const SendkitQueueRights *before)
 	SetUserIdAndSecContext(before->user, before->security_context);
 }
 
-/* --- the door --- */
+/* --- adding --- */
+
+/* The table's columns, in the order of the install script */
+enum
+{
+	COLUMN_ID,
+	COLUMN_WORKSPACE_ID,
+	COLUMN_STATE,
+	COLUMN_REQUESTED_AT,
+	COLUMN_REQUESTED_BY,
+	COLUMN_NOT_AFTER,
+	COLUMN_ATTEMPTS,
+	COLUMN_NEXT_ATTEMPT_AT,
+	COLUMN_CLAIMED_AT,
+	COLUMN_FINISHED_AT,
+	COLUMN_OUTCOME,
+	COLUMN_STATUS,
+	COLUMN_MESSAGE,
+	COLUMN_SYSTEM_IDENTIFIER,
+	COLUMN_DATABASE_OID,
+	COLUMNS
+};
+
+/* Fills in what all rows of one call have in common. */
+static void
+fill_common(Datum *values, bool *nulls, TimestampTz not_after)
+{
+	TimestampTz now = GetCurrentTransactionStartTimestamp();
+
+	memset(nulls, true, COLUMNS * sizeof(bool));
+	nulls[COLUMN_ID] = nulls[COLUMN_WORKSPACE_ID] = nulls[COLUMN_STATE] = false;
+	nulls[COLUMN_REQUESTED_AT] = nulls[COLUMN_REQUESTED_BY] = false;
+	nulls[COLUMN_ATTEMPTS] = nulls[COLUMN_NEXT_ATTEMPT_AT] = false;
+	nulls[COLUMN_SYSTEM_IDENTIFIER] = nulls[COLUMN_DATABASE_OID] = false;
+	nulls[COLUMN_NOT_AFTER] = TIMESTAMP_IS_NOEND(not_after);
+
+	values[COLUMN_STATE] = CStringGetTextDatum("pending");
+	values[COLUMN_REQUESTED_AT] = TimestampTzGetDatum(now);
+	/* not the definer of the function that calls us, but who called that */
+	values[COLUMN_REQUESTED_BY] =
+		CStringGetTextDatum(GetUserNameFromId(GetOuterUserId(), false));
+	values[COLUMN_NOT_AFTER] = TimestampTzGetDatum(not_after);
+	values[COLUMN_ATTEMPTS] = Int32GetDatum(0);
+	values[COLUMN_NEXT_ATTEMPT_AT] = TimestampTzGetDatum(now);
+	values[COLUMN_SYSTEM_IDENTIFIER] = our_system();
+	values[COLUMN_DATABASE_OID] = our_database();
+}
+
+void
+sendkit_queue_find(Oid schema, SendkitQueue *queue)
+{
+	queue->table = queue_table(schema);
+	queue->sequence = get_relname_relid(SEQUENCE_NAME, schema);
+}
+
+static Relation
+open_queue(Oid table)
+{
+	Relation	queue = table_open(table, RowExclusiveLock);
+
+	if (RelationGetDescr(queue)->natts != COLUMNS)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("relation \"%s\" does not have the columns of this version of sendkit",
+						TABLE_NAME),
+				 errhint("Run ALTER EXTENSION sendkit UPDATE.")));
+	return queue;
+}
 
 int64
-sendkit_queue_add(Oid schema, Datum *ids, int count, TimestampTz not_after)
+sendkit_queue_add(const SendkitQueue *queue, Datum *ids, int count, TimestampTz not_after)
 {
-	Datum		values[5];
-	char		nulls[] = "     ";
-	bool		isnull;
+	Relation	table = open_queue(queue->table);
+	EState	   *estate = CreateExecutorState();
+	ResultRelInfo *target = makeNode(ResultRelInfo);
+	TupleTableSlot *slot = table_slot_create(table, NULL);
+	Datum		values[COLUMNS];
+	bool		nulls[COLUMNS];
+	int64		id = 0;
 
-	values[0] = PointerGetDatum(construct_array(ids, count, TEXTOID, -1, false, TYPALIGN_INT));
-	/* not the definer of the function that calls us, but who called that */
-	values[1] = CStringGetTextDatum(GetUserNameFromId(GetOuterUserId(), false));
-	values[2] = TimestampTzGetDatum(not_after);
-	if (TIMESTAMP_IS_NOEND(not_after))
-		nulls[2] = 'n';
-	values[3] = our_system();
-	values[4] = our_database();
-	run_plan(schema, PLAN_ADD, values, nulls, SPI_OK_INSERT_RETURNING);
+	InitResultRelInfo(target, table, 0, NULL, 0);
+	ExecOpenIndices(target, false);
+	fill_common(values, nulls, not_after);
 
-	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[SPI_processed - 1],
-									   SPI_tuptable->tupdesc, 1, &isnull));
+	for (int i = 0; i < count; i++)
+	{
+		id = nextval_internal(queue->sequence, false);
+		values[COLUMN_ID] = Int64GetDatum(id);
+		values[COLUMN_WORKSPACE_ID] = ids[i];
+
+		ExecClearTuple(slot);
+		memcpy(slot->tts_values, values, sizeof(values));
+		memcpy(slot->tts_isnull, nulls, sizeof(nulls));
+		ExecStoreVirtualTuple(slot);
+		ExecSimpleRelationInsert(target, estate, slot);
+		ResetPerTupleExprContext(estate);
+	}
+
+	ExecCloseIndices(target);
+	ExecDropSingleTupleTableSlot(slot);
+	FreeExecutorState(estate);
+	table_close(table, NoLock);
+	return id;
 }
+
+/* --- claiming and settling --- */
 
 static void
 read_revocation(HeapTuple tuple, TupleDesc desc, SendkitRevocation *revocation)

@@ -3,7 +3,8 @@
  * queue.h
  *	  The durable queue of revocations: add, claim, settle.  Knows no HTTP.
  *
- * All functions need an SPI connection and raise whatever SQL raises.
+ * All functions raise whatever SQL raises; those that say so need an SPI
+ * connection.
  *
  *-------------------------------------------------------------------------
  */
@@ -40,27 +41,36 @@ typedef struct SendkitSettlement
 	const char *message;		/* NULL: leave the last one */
 } SendkitSettlement;
 
-/*
- * Adds one row per id, in one INSERT, with the rights of the current user.
- * The ids are texts; not_after may be infinity.  Returns the id of the last
- * row.
- */
-extern int64 sendkit_queue_add(Oid schema, Datum *ids, int count, TimestampTz not_after);
+/* Where rows are added */
+typedef struct SendkitQueue
+{
+	Oid			table;
+	Oid			sequence;
+} SendkitQueue;
+
+/* Looks the queue up in the extension's schema. */
+extern void sendkit_queue_find(Oid schema, SendkitQueue *queue);
 
 /*
- * Claims up to limit rows that were due at the given time, and returns how
+ * Adds one row per id, whoever the current user is.  The ids are texts;
+ * not_after may be infinity.  Returns the id of the last row.
+ */
+extern int64 sendkit_queue_add(const SendkitQueue *queue, Datum *ids, int count, TimestampTz not_after);
+
+/*
+ * Needs SPI.  Claims up to limit rows that were due at the given time, and returns how
  * many; *revocations is in the current memory context.
  */
 extern int	sendkit_queue_claim(Oid schema, TimestampTz due, int limit,
 								SendkitRevocation **revocations);
 
-/* Settles a row if it is still as it was claimed.  Returns whether it was. */
+/* Needs SPI.  Settles a row if it is still as it was claimed.  Returns whether it was. */
 extern bool sendkit_queue_settle(Oid schema, const SendkitSettlement *settlement);
 
 /* Is this where the row belongs?  Needs no SPI connection; cannot raise. */
 extern bool sendkit_queue_is_ours(int64 system_identifier, Oid database);
 
-/* Makes all unfinished rows ours.  Returns how many were not. */
+/* Needs SPI.  Makes all unfinished rows ours.  Returns how many were not. */
 extern int64 sendkit_queue_adopt(Oid schema);
 
 /* Runs the functions above with the rights of the queue's owner, or back again. */

@@ -1,0 +1,138 @@
+"""A. One warm call: ours against a bare libcurl program, call by call."""
+
+import os
+import subprocess
+
+from pq import Session
+from stats import cpu_clock, median, pin, spread, table, wall_clock
+
+KEY = "sk_user_0123456789abcdef0123456789abcdef"
+KINDS = [("HTTP", "HTTP/1.1 plain"), ("TLS", "HTTP/1.1 TLS"), ("H2", "HTTP/2 TLS")]
+
+# The call alone: nothing of the executor's is between it and the loop.
+LIST = ("SELECT count(*) FILTER (WHERE (sendkit_delete_api_key('w' || i, '{key}')).success)"
+        " FROM generate_series(1, {n}) AS i")
+# As it is documented: a function scan, with a tuplestore made anew for each call.
+LATERAL = ("SELECT count(*) FROM generate_series(1, {n}) AS i,"
+           " LATERAL sendkit_delete_api_key('w' || i, '{key}') AS r WHERE r.success")
+
+
+class Bare:
+    """bare.c, kept running: its connection stays warm between rounds."""
+
+    def __init__(self, program, server, kind):
+        arguments = [program, server.url(kind), KEY]
+        if kind != "HTTP" and server.ca:
+            arguments.append(server.ca)
+        self.process = subprocess.Popen(arguments, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True)
+        self.pid = self.process.pid
+
+    def run(self, calls):
+        self.process.stdin.write(f"{calls}\n")
+        self.process.stdin.flush()
+        wall, cpu = self.process.stdout.readline().split()
+        return int(wall) / 1e9 / calls, int(cpu) / 1e9 / calls
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class Ours:
+    """One session, used in three ways."""
+
+    def __init__(self, server, kind):
+        self.session = Session(sendkit__base_url=server.url(kind),
+                               sendkit__ca_file=server.ca, jit="off")
+        self.pid = self.session.pid
+        self.session.prepare("one", "SELECT success FROM sendkit_delete_api_key($1, $2)")
+
+    def close(self):
+        self.session.close()
+
+    def _timed(self, calls, function):
+        cpu, wall = cpu_clock(self.pid), wall_clock()
+        function()
+        return (wall_clock() - wall) / calls, (cpu_clock(self.pid) - cpu) / calls
+
+    def _run_statement(self, calls, sql):
+        def work():
+            done = int(self.session.value(sql.format(n=calls, key=KEY)))
+            assert done == calls, f"{done} of {calls} succeeded"
+        return self._timed(calls, work)
+
+    def run_list(self, calls):
+        return self._run_statement(calls, LIST)
+
+    def run_lateral(self, calls):
+        return self._run_statement(calls, LATERAL)
+
+    def run_statements(self, calls):
+        """A statement for each call; the client is pinned like everybody else."""
+        def work():
+            for i in range(calls):
+                rows = self.session.execute("one", f"w{i}", KEY)
+                assert rows[0][0] == "t", rows
+        before = os.sched_getaffinity(0)
+        pin([0], os.sched_getaffinity(self.pid))
+        try:
+            return self._timed(calls, work)
+        finally:
+            pin([0], before)
+
+
+WAYS = [(1, "in the select list"), (2, "LATERAL"), (3, "one prepared statement each")]
+
+
+def compare(program, server, kind, calls, rounds, cores):
+    """Interleaved rounds of bare and our ways; each a list of (wall, CPU) per
+    call. Every other round goes backwards, so that none profits from its place."""
+    bare, ours = Bare(program, server, kind), Ours(server, kind)
+    runs = [bare.run, ours.run_list, ours.run_lateral, ours.run_statements]
+    samples = []
+    try:
+        pin([bare.pid, ours.pid, *server.pids()], cores)
+        for run in runs:
+            run(calls)
+        for i in range(rounds):
+            order = range(len(runs))
+            sample = {j: runs[j](calls) for j in (reversed(order) if i % 2 else order)}
+            samples.append([sample[j] for j in order])
+        return samples
+    finally:
+        pin(server.pids(), os.sched_getaffinity(0))
+        bare.close()
+        ours.close()
+
+
+def ratios(samples, which, clock):
+    return [sample[which][clock] / sample[0][clock] for sample in samples]
+
+
+def rows_of(samples, name):
+    def micros(which, clock):
+        return f"{median([sample[which][clock] for sample in samples]) * 1e6:.1f}"
+    for which, form in WAYS:
+        yield [f"{name}, {form}",
+               spread(ratios(samples, which, 0)), spread(ratios(samples, which, 1)),
+               micros(which, 0), micros(0, 0), micros(which, 1), micros(0, 1)]
+
+
+def measure(context, calls=500, rounds=15, pairs=5):
+    cores = sorted(os.sched_getaffinity(0))
+    heading = ["", "wall ratio", "CPU ratio", "wall µs, ours", "bare", "CPU µs, ours", "bare"]
+    parts = []
+    for title, affinity, n in (("Caller and server pinned to one core", {cores[-1]}, pairs),
+                               ("Not pinned, for information", set(cores), 1)):
+        rows = []
+        for kind, name in KINDS:
+            samples = [sample for _ in range(n)
+                       for sample in compare(context.program("bare"), context.server, kind,
+                                             calls, rounds, affinity)]
+            rows += rows_of(samples, name)
+            context.log(f"{title}: {name}: wall {spread(ratios(samples, 1, 0))},"
+                        f" CPU {spread(ratios(samples, 1, 1))}")
+        parts.append(f"{title}, {n} × {rounds} rounds of {calls} calls:\n\n"
+                     + table(heading, rows))
+    return "## One warm call\n\n" + "\n\n".join(parts) + "\n"
