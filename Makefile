@@ -15,7 +15,6 @@ OBJS = \
 	src/http.o \
 	src/process.o \
 	src/queue.o \
-	src/resend.o \
 	src/response.o \
 	src/sendkit.o \
 	src/sockets.o \

@@ -201,38 +201,30 @@ sendkit_api_url(const char *base_url, const char *segment)
 	return psprintf("%.*s/v1/workspaces/%s/api-key", base_len, base_url, segment);
 }
 
-struct curl_slist *
-sendkit_api_headers(const char *platform_key)
+void
+sendkit_api_set_headers(SendkitHeaders *headers, const char *platform_key)
 {
-	static const char *const fixed[] = {
+	static char *const fixed[SENDKIT_HEADERS - 1] = {
 		"Content-Type: application/json",
 		"Accept: application/json",
 		"User-Agent: sendkit/" SENDKIT_VERSION " (PostgreSQL " PG_MAJORVERSION ")",
 	};
-	char		key_header[1024];
-	struct curl_slist *headers = NULL;
-	struct curl_slist *longer;
 
-	snprintf(key_header, sizeof(key_header), "X-Api-Key: %s", platform_key);
-	longer = curl_slist_append(headers, key_header);
-	explicit_bzero(key_header, sizeof(key_header));
-
-	for (size_t i = 0; longer && i < lengthof(fixed); i++)
+	snprintf(headers->key_header, sizeof(headers->key_header),
+			 "X-Api-Key: %s", platform_key);
+	headers->list[0].data = headers->key_header;
+	for (int i = 1; i < SENDKIT_HEADERS; i++)
 	{
-		headers = longer;
-		longer = curl_slist_append(headers, fixed[i]);
+		headers->list[i - 1].next = &headers->list[i];
+		headers->list[i].data = fixed[i - 1];
 	}
-	if (longer == NULL)
-		sendkit_api_free_headers(headers);
-	return longer;
+	headers->list[SENDKIT_HEADERS - 1].next = NULL;
 }
 
 void
-sendkit_api_free_headers(struct curl_slist *headers)
+sendkit_api_wipe_headers(SendkitHeaders *headers)
 {
-	for (struct curl_slist *item = headers; item; item = item->next)
-		explicit_bzero(item->data, strlen(item->data));
-	curl_slist_free_all(headers);
+	explicit_bzero(headers, sizeof(*headers));
 }
 
 bool

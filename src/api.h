@@ -8,6 +8,7 @@
 #ifndef SENDKIT_API_H
 #define SENDKIT_API_H
 
+#include "credential.h"
 #include "http.h"
 #include "text.h"
 
@@ -58,12 +59,20 @@ extern char *sendkit_api_segment(const SendkitTextConverter *converter,
 /* The palloc'd URL to delete a workspace's key.  May raise out of memory. */
 extern char *sendkit_api_url(const char *base_url, const char *segment);
 
-/*
- * The headers of every request, malloc'd by libcurl, or NULL for want of
- * memory.  To be freed by sendkit_api_free_headers(), which wipes them.
- */
-extern struct curl_slist *sendkit_api_headers(const char *platform_key);
-extern void sendkit_api_free_headers(struct curl_slist *headers);
+/* The headers of every request, in the form that libcurl takes */
+#define SENDKIT_HEADERS 4
+
+typedef struct SendkitHeaders
+{
+	struct curl_slist list[SENDKIT_HEADERS];
+	char		key_header[SENDKIT_MAX_KEY_LENGTH + sizeof("X-Api-Key: ")];
+} SendkitHeaders;
+
+/* Fills the headers in, which must stay where they are.  Cannot raise. */
+extern void sendkit_api_set_headers(SendkitHeaders *headers, const char *platform_key);
+
+/* Overwrites them, since they hold the key.  Cannot raise an error. */
+extern void sendkit_api_wipe_headers(SendkitHeaders *headers);
 
 /* Is this a key of the kind that the API accepts?  Cannot raise an error. */
 extern bool sendkit_api_is_platform_key(const char *key);

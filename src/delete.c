@@ -40,9 +40,6 @@
 #include "dispatch.h"
 #include "guc.h"
 
-/* Enough for an answer of the usual kind, the row included */
-#define CALL_CONTEXT_SIZE (32 * 1024)
-
 /* Long runs report their progress this often */
 #define PROGRESS_INTERVAL_MS 5000
 
@@ -114,9 +111,7 @@ run_call(FunctionCallInfo fcinfo, Datum (*work) (Call *call))
 
 	old = MemoryContextSwitchTo(AllocSetContextCreate(CurrentMemoryContext,
 													  "sendkit call",
-													  0,
-													  CALL_CONTEXT_SIZE,
-													  ALLOCSET_DEFAULT_MAXSIZE));
+													  ALLOCSET_DEFAULT_SIZES));
 	call.fcinfo = fcinfo;
 	call.dispatcher = NULL;
 	PG_TRY();

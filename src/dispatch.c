@@ -45,7 +45,7 @@ struct SendkitDispatcher
 	const SendkitTextConverter *converter;
 	const char *platform_key;
 	SendkitHttpEndpoint endpoint;
-	struct curl_slist *headers;
+	SendkitHeaders headers;
 	MemoryContext result_context;
 	MemoryContext judge_context;
 	SendkitTally tally;
@@ -225,7 +225,7 @@ send_deletion(SendkitDispatcher *dispatcher, SendkitDeletion *deletion, int64 no
 	memset(&request, 0, sizeof(request));
 	request.method = "DELETE";
 	request.url = url;
-	request.headers = dispatcher->headers;
+	request.headers = dispatcher->headers.list;
 	request.connect_timeout_ms = (long) Min(left, sendkit_connect_timeout);
 	request.timeout_ms = (long) left;
 	request.tag = deletion;
@@ -346,12 +346,7 @@ sendkit_dispatcher_begin(const SendkitTextConverter *converter,
 
 	PG_TRY();
 	{
-		dispatcher->headers = sendkit_api_headers(platform_key);
-		if (dispatcher->headers == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_OUT_OF_MEMORY),
-					 errmsg("out of memory"),
-					 errhidestmt(true), errhidecontext(true)));
+		sendkit_api_set_headers(&dispatcher->headers, platform_key);
 		begin_sending(dispatcher);
 	}
 	PG_CATCH();
@@ -416,6 +411,5 @@ void
 sendkit_dispatcher_end(SendkitDispatcher *dispatcher)
 {
 	sendkit_http_end();
-	sendkit_api_free_headers(dispatcher->headers);
-	dispatcher->headers = NULL;
+	sendkit_api_wipe_headers(&dispatcher->headers);
 }

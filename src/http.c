@@ -25,7 +25,7 @@
  * malloc'd memory and libcurl's.  It owns the multi handle, with the
  * connections kept in it, and the transfers.  A transfer is one easy handle
  * with its buffers; it is under way (in pool->active) or spare, and used over
- * and over.  Nothing of a statement's memory is referred to between batches.
+ * and over until it fails.  Nothing of a statement's memory is referred to between batches.
  * Headers belong to the caller, who must not free them during a batch.
  *
  * A batch that ends early, because an error or an interrupt jumped out of it,
@@ -52,7 +52,6 @@
 #include "utils/timeout.h"
 
 #include "http.h"
-#include "resend.h"
 #include "sockets.h"
 #include "url.h"
 
@@ -100,11 +99,8 @@ typedef struct Transfer
 	bool		too_large;
 	bool		no_memory;
 	bool		no_descriptor;
-	bool		opened;			/* opened a socket since it was last sent */
-	bool		sent;
-	bool		sent_on_new_connection;
+	bool		sent;			/* or about to be: it may have reached the server */
 	bool		resend_refused;
-	SendkitRoute route;			/* of the connection it was sent on */
 	bool		has_retry_after;
 	char		retry_after[MAX_RETRY_AFTER_SIZE];
 	char		error[CURL_ERROR_SIZE];
@@ -114,10 +110,10 @@ typedef struct HttpPool
 {
 	CURLM	   *multi;
 	SendkitSockets sockets;
-	SendkitRoutes routes;
 	WaitEventSet *wait_set;		/* latch, postmaster's death, sockets */
 	dlist_head	active;
 	dlist_head	spare;
+	dlist_head	failed;			/* to be freed */
 	int64		timer;			/* when libcurl wants to be called, or NO_TIMER */
 	bool		started;		/* a transfer was added since libcurl ran */
 	bool		signals_blocked;	/* by on_resolve(), until libcurl returns */
@@ -287,8 +283,6 @@ on_open_socket(void *arg, curlsocktype purpose pg_attribute_unused(),
 
 	if (fd == CURL_SOCKET_BAD)
 		transfer->no_descriptor = pool->sockets.refused;
-	else
-		transfer->opened = true;
 	return fd;
 }
 
@@ -299,62 +293,27 @@ on_close_socket(void *arg, curl_socket_t fd)
 	return sendkit_sockets_close((SendkitSockets *) arg, fd);
 }
 
-/* Is another request under way on the same connection?  Only HTTP/2 can do that. */
-static bool
-route_is_shared(const Transfer *transfer)
-{
-	dlist_iter	iter;
-
-	dlist_foreach(iter, &pool->active)
-	{
-		Transfer   *other = dlist_container(Transfer, node, iter.cur);
-
-		if (other != transfer && other->sent &&
-			sendkit_route_equal(&other->route, &transfer->route))
-			return true;
-	}
-	return false;
-}
-
-/* May a request that was sent be sent again?  See resend.c for the evidence. */
-static bool
-resend_is_safe(const Transfer *transfer)
-{
-	if (transfer->error[0] != '\0' ||
-		sendkit_sockets_peer_ended(&pool->sockets, transfer->route.local_port))
-		return false;
-	if (transfer->sent_on_new_connection ||
-		sendkit_routes_multiplexed(&pool->routes, &transfer->route))
-		return true;
-	if (!route_is_shared(transfer))
-		return false;
-	/* those refused after this one may find it alone no more */
-	sendkit_routes_note(&pool->routes, &transfer->route, true);
-	return true;
-}
-
 /*
  * CURLOPT_PREREQFUNCTION: connected, and about to send.  Called once more
- * before libcurl silently sends a request again.
+ * before libcurl sends a request again, which the option CURLOPT_RTSP_REQUEST
+ * (set_resend_options()) leaves to it for refused HTTP/2 streams only.  As a
+ * second guard, it must have been silent: it words every other trouble.
  */
 static int
-on_about_to_send(void *arg, char *peer_ip, char *local_ip,
-				 int peer_port, int local_port)
+on_about_to_send(void *arg, char *peer_ip pg_attribute_unused(),
+				 char *local_ip pg_attribute_unused(),
+				 int peer_port pg_attribute_unused(),
+				 int local_port pg_attribute_unused())
 {
 	Transfer   *transfer = (Transfer *) arg;
 
-	if (transfer->sent && !resend_is_safe(transfer))
+	if (transfer->sent &&
+		(transfer->error[0] != '\0' || sendkit_url_is_plain(pool->base_url)))
 	{
 		transfer->resend_refused = true;
 		return CURL_PREREQFUNC_ABORT;
 	}
-
-	sendkit_route_set(&transfer->route, peer_ip, peer_port, local_ip, local_port);
 	transfer->sent = true;
-	transfer->sent_on_new_connection = transfer->opened;
-	if (transfer->opened)
-		sendkit_routes_note(&pool->routes, &transfer->route, false);
-	transfer->opened = false;
 	return CURL_PREREQFUNC_OK;
 }
 
@@ -475,6 +434,25 @@ set_route_options(CURL *easy, const char *proxy, bool plain)
 	return true;
 }
 
+/*
+ * libcurl silently repeats a request in two cases (Curl_retry_request() in its
+ * transfer.c): when a connection that was used before ends without a byte of
+ * an answer; and when an HTTP/2 stream was refused, by RST_STREAM with
+ * REFUSED_STREAM or by a number above the last one of GOAWAY.  In the second
+ * case the protocol guarantees that the request was not processed (RFC 9113,
+ * section 8.7).  In the first it may have been, and repeating it could revoke
+ * a key made in between.  The one switch that takes the first case away, and
+ * leaves the second, is meant for RTSP: a request that only receives is not
+ * repeated for a lost connection.  HTTP makes no other use of it.  A libcurl
+ * built without RTSP knows no such option: then nothing can be sent.
+ */
+static bool
+set_resend_options(CURL *easy)
+{
+	SETOPT(easy, CURLOPT_RTSP_REQUEST, (long) CURL_RTSPREQ_RECEIVE);
+	return true;
+}
+
 static bool
 set_callbacks(CURL *easy, Transfer *transfer)
 {
@@ -503,6 +481,7 @@ set_options(CURL *easy, Transfer *transfer)
 		sendkit_curl_easy_quick_exit(easy) != CURLE_OK)
 		return false;
 	return set_safety_options(easy, plain) &&
+		set_resend_options(easy) &&
 		set_tls_options(easy, pool->ca_file) &&
 		set_route_options(easy, pool->proxy, plain) &&
 		set_callbacks(easy, transfer);
@@ -538,13 +517,10 @@ reset_transfer(Transfer *transfer)
 	transfer->too_large = false;
 	transfer->no_memory = false;
 	transfer->no_descriptor = false;
-	transfer->opened = false;
 	transfer->sent = false;
-	transfer->sent_on_new_connection = false;
 	transfer->resend_refused = false;
 	transfer->has_retry_after = false;
 	transfer->error[0] = '\0';
-	memset(&transfer->route, 0, sizeof(transfer->route));
 }
 
 static bool
@@ -558,15 +534,20 @@ set_request(CURL *easy, const SendkitHttpRequest *request)
 	return true;
 }
 
-/* Takes a transfer out of the multi handle and makes it spare. */
+/*
+ * Takes a transfer out of the multi handle.  Only one that succeeded is used
+ * again: a handle keeps more from a failure than can be told (a refused stream
+ * would let its next request be repeated).  Its strings live on until the
+ * next request.
+ */
 static void
-retire_transfer(Transfer *transfer)
+retire_transfer(Transfer *transfer, bool succeeded)
 {
 	curl_multi_remove_handle(pool->multi, transfer->easy);
 	/* the headers are the caller's, and hold the key */
 	curl_easy_setopt(transfer->easy, CURLOPT_HTTPHEADER, NULL);
 	dlist_delete(&transfer->node);
-	dlist_push_head(&pool->spare, &transfer->node);
+	dlist_push_head(succeeded ? &pool->spare : &pool->failed, &transfer->node);
 }
 
 /* --- the pool --- */
@@ -587,6 +568,7 @@ static void
 free_pool(HttpPool *old)
 {
 	free_transfers(&old->spare);
+	free_transfers(&old->failed);
 	if (old->multi)
 		curl_multi_cleanup(old->multi);
 	if (old->wait_set)
@@ -737,6 +719,7 @@ allocate_pool(const SendkitHttpEndpoint *endpoint)
 	new_pool->timer = NO_TIMER;
 	dlist_init(&new_pool->active);
 	dlist_init(&new_pool->spare);
+	dlist_init(&new_pool->failed);
 
 	block_signals(&before);
 	new_pool->multi = curl_multi_init();
@@ -861,6 +844,7 @@ abandon_pool(void)
 {
 	abandoned_pools++;
 	dlist_init(&pool->spare);
+	dlist_init(&pool->failed);
 	pool->multi = NULL;
 	drop_pool();
 }
@@ -897,6 +881,7 @@ take_spare_transfer(void)
 {
 	Transfer   *transfer;
 
+	free_transfers(&pool->failed);
 	if (dlist_is_empty(&pool->spare))
 	{
 		transfer = new_transfer();
@@ -999,16 +984,12 @@ static void
 note_protocol(Transfer *transfer)
 {
 	long		version = 0;
-	bool		multiplexed;
 	curl_socket_t fd = CURL_SOCKET_BAD;
 
 	curl_easy_getinfo(transfer->easy, CURLINFO_HTTP_VERSION, &version);
-	multiplexed = (version == CURL_HTTP_VERSION_2_0);
-	if (multiplexed == sendkit_routes_multiplexed(&pool->routes, &transfer->route))
-		return;
-	sendkit_routes_note(&pool->routes, &transfer->route, multiplexed);
-	if (curl_easy_getinfo(transfer->easy, CURLINFO_ACTIVESOCKET, &fd) == CURLE_OK)
-		sendkit_sockets_set_multiplexed(&pool->sockets, fd, multiplexed);
+	if (version == CURL_HTTP_VERSION_2_0 &&
+		curl_easy_getinfo(transfer->easy, CURLINFO_ACTIVESOCKET, &fd) == CURLE_OK)
+		sendkit_sockets_set_multiplexed(&pool->sockets, fd);
 }
 
 /* Returns whether a request has ended, with its result. */
@@ -1034,7 +1015,7 @@ take_finished(SendkitHttpResult *result)
 	if (code == CURLE_OK)
 		note_protocol(transfer);
 	fill_result(transfer, code, result);
-	retire_transfer(transfer);
+	retire_transfer(transfer, code == CURLE_OK);
 	return true;
 }
 
@@ -1140,7 +1121,7 @@ sendkit_http_recall(void)
 
 		if (transfer->sent)
 			continue;
-		retire_transfer(transfer);
+		retire_transfer(transfer, false);
 		return transfer->tag;
 	}
 	return NULL;
@@ -1154,7 +1135,8 @@ sendkit_http_end(void)
 	else if (pool)
 	{
 		while (!dlist_is_empty(&pool->active))
-			retire_transfer(dlist_head_element(Transfer, node, &pool->active));
+			retire_transfer(dlist_head_element(Transfer, node, &pool->active), false);
+		free_transfers(&pool->failed);
 		sendkit_sockets_release_unused(&pool->sockets);
 	}
 	batch_open = false;

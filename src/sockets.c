@@ -18,11 +18,8 @@
  * a certain connection, but it drops one whose socket is at its end.  So the
  * socket is replaced, under its number, by one whose peer is gone.  An HTTP/2
  * connection may be readable at any time (pings, settings), and nothing on it
- * can be taken for the answer to a request not yet sent.
- *
- * Ends.  Whether a request may be sent again (resend.c) depends on whether the
- * connection that carried it had come to its end.  libcurl closes connections
- * without saying why, so the kernel is asked right before.
+ * can be taken for the answer to a request not yet sent: it is dropped only
+ * when the server has ended it.
  *
  * Identity.  libcurl closes a socket that did not get connected by itself,
  * without a word (as of 7.88), and the number may then be somebody else's: a
@@ -38,8 +35,6 @@
 #include "postgres.h"
 
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -48,6 +43,9 @@
 #include "storage/fd.h"
 
 #include "sockets.h"
+
+/* What idle connections are watched for: bytes, and the peer's end */
+#define IDLE_EVENTS (EPOLLIN | EPOLLRDHUP)
 
 /* Events taken from the kernel at a time */
 #define EVENT_BATCH 64
@@ -243,72 +241,13 @@ sendkit_sockets_open(SendkitSockets *sockets, const struct curl_sockaddr *addres
 	return fd;
 }
 
-/* Returns the local port of a connected socket, or 0. */
-static int
-local_port_of(curl_socket_t fd)
-{
-	struct sockaddr_storage address;
-	socklen_t	len = sizeof(address);
-
-	if (getsockname(fd, (struct sockaddr *) &address, &len) != 0)
-		return 0;
-	if (address.ss_family == AF_INET)
-		return ntohs(((struct sockaddr_in *) &address)->sin_port);
-	if (address.ss_family == AF_INET6)
-		return ntohs(((struct sockaddr_in6 *) &address)->sin6_port);
-	return 0;
-}
-
-/* Has the peer ended or reset the connection? */
-static bool
-peer_ended(curl_socket_t fd)
-{
-	struct tcp_info info;
-	socklen_t	len = sizeof(info);
-
-	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0 ||
-		info.tcpi_state != TCP_ESTABLISHED;
-}
-
-/* Keeps the evidence of a connection about to be closed. */
-static void
-remember_end(SendkitSockets *sockets, curl_socket_t fd)
-{
-	if (!peer_ended(fd))
-		return;
-	sockets->ended_ports[sockets->next_ended] = local_port_of(fd);
-	sockets->next_ended = (sockets->next_ended + 1) % SENDKIT_ENDED_PORTS;
-}
-
-bool
-sendkit_sockets_peer_ended(const SendkitSockets *sockets, int local_port)
-{
-	for (int i = 0; i < SENDKIT_ENDED_PORTS; i++)
-	{
-		if (sockets->ended_ports[i] == local_port)
-			return true;
-	}
-	for (int fd = 0; fd < sockets->size; fd++)
-	{
-		if (is_still_ours(&sockets->sockets[fd], fd) &&
-			local_port_of(fd) == local_port)
-			return peer_ended(fd);
-	}
-	/* closed by us, with nothing from the peer */
-	return local_port == 0;
-}
-
 int
 sendkit_sockets_close(SendkitSockets *sockets, curl_socket_t fd)
 {
 	SendkitSocket *entry = socket_entry(sockets, fd);
 
 	if (entry && entry->ours)
-	{
-		if (entry->multiplexed)
-			remember_end(sockets, fd);
 		forget_socket(sockets, entry);
-	}
 	/* the kernel takes a closed socket out of the epoll set */
 	return close(fd);
 }
@@ -359,36 +298,38 @@ sendkit_sockets_watch(SendkitSockets *sockets, curl_socket_t fd, int what)
 	if (!entry->wanted)
 	{
 		/* an idle connection stays in the set; libcurl's own tools do not */
-		if (!register_events(sockets, fd, entry, entry->ours ? EPOLLIN : 0))
+		if (!register_events(sockets, fd, entry, entry->ours ? IDLE_EVENTS : 0))
 			forget_socket(sockets, entry);	/* closed already */
 		return true;
 	}
 
 	if (what & CURL_POLL_IN)
-		events |= EPOLLIN;
+		events |= IDLE_EVENTS;
 	if (what & CURL_POLL_OUT)
 		events |= EPOLLOUT;
 	return register_events(sockets, fd, entry, events);
 }
 
 void
-sendkit_sockets_set_multiplexed(SendkitSockets *sockets, curl_socket_t fd,
-								bool multiplexed)
+sendkit_sockets_set_multiplexed(SendkitSockets *sockets, curl_socket_t fd)
 {
 	if (fd >= 0 && fd < sockets->size && sockets->sockets[fd].ours)
-		sockets->sockets[fd].multiplexed = multiplexed;
+		sockets->sockets[fd].multiplexed = true;
 }
 
 /* --- events --- */
 
 /*
  * An idle connection has become readable, or was hung up.  Either way it need
- * not be reported again.
+ * not be reported again, unless its peer is still to end it.
  */
 static void
-handle_idle_event(SendkitSockets *sockets, curl_socket_t fd, SendkitSocket *entry)
+handle_idle_event(SendkitSockets *sockets, curl_socket_t fd, SendkitSocket *entry,
+				  uint32 events)
 {
-	if (entry->ours && !entry->multiplexed)
+	bool		ended = (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+
+	if (entry->ours && (ended || !entry->multiplexed))
 	{
 		/* the kernel forgets the old socket, and with it its registration */
 		if (dup3(sockets->dead_fd, fd, O_CLOEXEC) >= 0)
@@ -398,7 +339,7 @@ handle_idle_event(SendkitSockets *sockets, curl_socket_t fd, SendkitSocket *entr
 		}
 	}
 	else
-		register_events(sockets, fd, entry, 0);
+		register_events(sockets, fd, entry, entry->ours ? EPOLLRDHUP : 0);
 }
 
 static int
@@ -406,7 +347,7 @@ action_of(uint32 events)
 {
 	int			action = 0;
 
-	if (events & (EPOLLIN | EPOLLHUP))
+	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP))
 		action |= CURL_CSELECT_IN;
 	if (events & EPOLLOUT)
 		action |= CURL_CSELECT_OUT;
@@ -432,7 +373,7 @@ sendkit_sockets_poll(SendkitSockets *sockets, SendkitSocketEvent *events, int ma
 			continue;
 		if (!entry->wanted)
 		{
-			handle_idle_event(sockets, fd, entry);
+			handle_idle_event(sockets, fd, entry, ready[i].events);
 			continue;
 		}
 		events[nevents].fd = fd;
@@ -458,7 +399,7 @@ sendkit_sockets_drop_unsafe(SendkitSockets *sockets)
 			SendkitSocket *entry = socket_entry(sockets, fd);
 
 			if (entry && !entry->wanted)
-				handle_idle_event(sockets, fd, entry);
+				handle_idle_event(sockets, fd, entry, ready[i].events);
 		}
 	}
 }

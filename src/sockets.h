@@ -14,9 +14,6 @@
 #include <curl/curl.h>
 #include <sys/types.h>
 
-/* How many ended connections are remembered */
-#define SENDKIT_ENDED_PORTS 16
-
 /* What is known of a socket; the array of them is indexed by descriptor */
 typedef struct SendkitSocket
 {
@@ -36,8 +33,6 @@ typedef struct SendkitSockets
 	int			reserved;		/* descriptors that fd.c granted us */
 	int			opened;			/* of them in use */
 	bool		refused;		/* was a socket refused for want of one? */
-	int			ended_ports[SENDKIT_ENDED_PORTS];	/* local ports, see sockets.c */
-	int			next_ended;
 } SendkitSockets;
 
 /* Something happened on a socket that libcurl waits for */
@@ -73,9 +68,8 @@ extern int	sendkit_sockets_close(SendkitSockets *sockets, curl_socket_t fd);
  */
 extern bool sendkit_sockets_watch(SendkitSockets *sockets, curl_socket_t fd, int what);
 
-/* A finished answer came by this socket, in HTTP/2 or not. */
-extern void sendkit_sockets_set_multiplexed(SendkitSockets *sockets,
-											curl_socket_t fd, bool multiplexed);
+/* A finished answer came by this socket in HTTP/2. */
+extern void sendkit_sockets_set_multiplexed(SendkitSockets *sockets, curl_socket_t fd);
 
 /* Fills in up to max events that are there now, without waiting.  Returns how many. */
 extern int	sendkit_sockets_poll(SendkitSockets *sockets,
@@ -86,13 +80,6 @@ extern int	sendkit_sockets_poll(SendkitSockets *sockets,
  * called right before libcurl chooses one.
  */
 extern void sendkit_sockets_drop_unsafe(SendkitSockets *sockets);
-
-/*
- * Had the peer ended the connection with this local port, when it was closed
- * or, if it is still open, until now?  A port that nothing is known of counts
- * as ended.
- */
-extern bool sendkit_sockets_peer_ended(const SendkitSockets *sockets, int local_port);
 
 /* Closes all connections towards the network.  Safe in a signal handler. */
 extern void sendkit_sockets_shutdown(const SendkitSockets *sockets);
