@@ -328,6 +328,7 @@ sendkit_dispatcher_begin(const SendkitTextConverter *converter,
 {
 	SendkitDispatcher *dispatcher = palloc0(sizeof(SendkitDispatcher));
 
+	sendkit_guc_check();
 	dispatcher->converter = converter;
 	dispatcher->platform_key = platform_key;
 	/* a setting may change, and its old value be freed, between two sends */

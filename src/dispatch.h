@@ -41,7 +41,8 @@ typedef struct SendkitTally
 /*
  * Returns a dispatcher of the current settings, in the current memory context,
  * where the verdicts' texts will be, too.  The converter and the key must live
- * as long.  Raises what sendkit_http_begin() raises.  There is one at a time;
+ * as long.  Raises what sendkit_guc_check() and
+ * sendkit_http_begin() raise.  There is one at a time;
  * it must be ended by sendkit_dispatcher_end(), also after an error.
  */
 extern SendkitDispatcher *sendkit_dispatcher_begin(const SendkitTextConverter *converter,

@@ -5,9 +5,18 @@
  *
  * What decides where a platform key is sent (base_url, ca_file, proxy) is for
  * superusers; how long a caller is willing to wait is the caller's.  The check
- * hooks say why a value is refused.  There is on purpose no setting that holds
- * a key, since pg_db_role_setting can be read by everyone, and none that turns
- * the verification of certificates off.
+ * hooks say why a value is refused.
+ *
+ * Until the library is loaded, PostgreSQL keeps whatever value it is given for
+ * a setting of ours.  If it then turns out that the value is not acceptable, or
+ * was given by a role that may not set it, the built-in default takes its
+ * place, and even the administrator's value is lost.  A call would then go to
+ * the real API where a test server was meant, or past a proxy.  So calls are
+ * refused as long as such a default stands.
+ *
+ * There is on purpose no setting that holds a key, since pg_db_role_setting can
+ * be read by everyone, and none that turns the verification of certificates
+ * off.
  *
  *-------------------------------------------------------------------------
  */
@@ -204,11 +213,70 @@ define_queue_settings(void)
 							NULL, NULL, NULL);
 }
 
+/* --- values that were given before the library was loaded, and not taken --- */
+
+typedef struct EarlyValue
+{
+	const char *name;
+	char	  **variable;
+	char	   *stand_in;		/* the default in place of a refused value */
+} EarlyValue;
+
+static EarlyValue early_values[] = {
+	{"sendkit.base_url", &sendkit_base_url, NULL},
+	{"sendkit.ca_file", &sendkit_ca_file, NULL},
+	{"sendkit.proxy", &sendkit_proxy, NULL},
+	{"sendkit.platform_key_file", &sendkit_platform_key_file, NULL},
+};
+
+/* Defines the settings that matter, and notes which early values were lost. */
+static void
+define_guarded_settings(void)
+{
+	char	   *early[lengthof(early_values)];
+
+	for (size_t i = 0; i < lengthof(early_values); i++)
+	{
+		const char *value = GetConfigOption(early_values[i].name, true, false);
+
+		early[i] = value ? pstrdup(value) : NULL;
+	}
+
+	define_endpoint_settings();
+	define_credential_settings();
+
+	for (size_t i = 0; i < lengthof(early_values); i++)
+	{
+		const char *value = *early_values[i].variable;
+
+		if (early[i] && strcmp(early[i], value) != 0)
+			early_values[i].stand_in = MemoryContextStrdup(TopMemoryContext, value);
+	}
+}
+
+void
+sendkit_guc_check(void)
+{
+	for (size_t i = 0; i < lengthof(early_values); i++)
+	{
+		const EarlyValue *early = &early_values[i];
+
+		/* another value: somebody has set it properly since */
+		if (early->stand_in == NULL || strcmp(*early->variable, early->stand_in) != 0)
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the value given for \"%s\" was refused when sendkit was loaded", early->name),
+				 errdetail("Its default stands in for it, which is not what was asked for. Nothing was sent to the SendKit API."),
+				 errhint("Correct the setting, or connect without it if only superusers may set it. With sendkit in shared_preload_libraries, it is refused at once."),
+				 errhidestmt(true), errhidecontext(true)));
+	}
+}
+
 void
 sendkit_guc_init(void)
 {
-	define_endpoint_settings();
-	define_credential_settings();
+	define_guarded_settings();
 	define_patience_settings();
 	define_queue_settings();
 	MarkGUCPrefixReserved("sendkit");

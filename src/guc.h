@@ -19,6 +19,12 @@ extern int	sendkit_max_retries;
 extern int	sendkit_max_concurrency;
 extern int	sendkit_batch_size;
 
+/*
+ * Raises 22023 if a setting that decides where keys come from or go to was
+ * given a value that could not be taken, so that its default stands in for it.
+ */
+extern void sendkit_guc_check(void);
+
 /* Defines the settings and reserves their prefix.  Called once, by _PG_init(). */
 extern void sendkit_guc_init(void);
 

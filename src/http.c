@@ -49,6 +49,7 @@
 #include "compat.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
+#include "storage/fd.h"
 #include "utils/timeout.h"
 
 #include "http.h"
@@ -697,6 +698,11 @@ copy_endpoint(HttpPool *new_pool, const SendkitHttpEndpoint *endpoint)
 static void
 build_wait_set(HttpPool *new_pool)
 {
+	/* it takes a descriptor, and has no good words for want of one */
+	if (!AcquireExternalFD())
+		report_no_descriptor();
+	ReleaseExternalFD();
+
 	new_pool->wait_set = sendkit_session_wait_event_set(3);
 	AddWaitEventToSet(new_pool->wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	/* single-user mode has no postmaster */
