@@ -34,6 +34,7 @@
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
 #include "utils/ps_status.h"
+#include "utils/tuplestore.h"
 
 #include "api.h"
 #include "credential.h"

@@ -29,7 +29,6 @@
 
 #include "dispatch.h"
 #include "guc.h"
-#include "url.h"
 
 /* The pause before the first retry, doubled for each further one */
 #define BACKOFF_MS 200
@@ -54,7 +53,6 @@ struct SendkitDispatcher
 	int			request_timeout;	/* in milliseconds */
 	int			seats;			/* max_concurrency */
 	int			seated;
-	int			most_in_flight; /* what max_concurrency and descriptors allow */
 	int			allowed_in_flight;	/* now, while ramping up again */
 	dlist_head	waiting;		/* seated, but not in flight */
 	int			nwaiting;
@@ -187,7 +185,7 @@ settle(SendkitDispatcher *dispatcher, SendkitDeletion *deletion, const SendkitVe
 		deletion->due = now + pause_ms(deletion, verdict);
 	else
 		dispatcher->allowed_in_flight = Min(dispatcher->allowed_in_flight + 1,
-											dispatcher->most_in_flight);
+											dispatcher->seats);
 	if (verdict->limits_all)
 		impose_hold(dispatcher, verdict, deletion->due);
 
@@ -271,6 +269,7 @@ send_waiting(SendkitDispatcher *dispatcher, int64 now)
 {
 	dlist_mutable_iter iter;
 	int64		wake = NEVER;
+	int			most_in_flight = Min(dispatcher->allowed_in_flight, sendkit_http_capacity());
 
 	dlist_foreach_modify(iter, &dispatcher->waiting)
 	{
@@ -284,7 +283,7 @@ send_waiting(SendkitDispatcher *dispatcher, int64 now)
 		}
 		else if (earliest > now)
 			wake = Min(wake, earliest);
-		else if (dispatcher->tally.in_flight < dispatcher->allowed_in_flight)
+		else if (dispatcher->tally.in_flight < most_in_flight)
 		{
 			stop_waiting(dispatcher, deletion);
 			send_deletion(dispatcher, deletion, now);
@@ -310,17 +309,6 @@ start_deletions(SendkitDispatcher *dispatcher, int64 now)
 
 /* --- the door --- */
 
-static void
-begin_sending(SendkitDispatcher *dispatcher)
-{
-	int			connections = sendkit_http_begin(&dispatcher->endpoint, dispatcher->seats);
-
-	/* without HTTP/2, more requests than connections would only queue up */
-	dispatcher->most_in_flight = sendkit_url_is_plain(dispatcher->endpoint.base_url) ?
-		connections : dispatcher->seats;
-	dispatcher->allowed_in_flight = dispatcher->most_in_flight;
-}
-
 SendkitDispatcher *
 sendkit_dispatcher_begin(const SendkitTextConverter *converter,
 						 const char *platform_key, int max_concurrency,
@@ -336,6 +324,7 @@ sendkit_dispatcher_begin(const SendkitTextConverter *converter,
 	dispatcher->endpoint.ca_file = pstrdup(sendkit_ca_file);
 	dispatcher->endpoint.proxy = pstrdup(sendkit_proxy);
 	dispatcher->seats = max_concurrency;
+	dispatcher->allowed_in_flight = max_concurrency;
 	dispatcher->request_timeout = request_timeout_ms;
 	dispatcher->result_context = CurrentMemoryContext;
 	dispatcher->judge_context = AllocSetContextCreate(CurrentMemoryContext,
@@ -348,7 +337,7 @@ sendkit_dispatcher_begin(const SendkitTextConverter *converter,
 	PG_TRY();
 	{
 		sendkit_api_set_headers(&dispatcher->headers, platform_key);
-		begin_sending(dispatcher);
+		sendkit_http_begin(&dispatcher->endpoint, max_concurrency);
 	}
 	PG_CATCH();
 	{

@@ -75,6 +75,12 @@
 /* Streams on one HTTP/2 connection, as far as the server agrees */
 #define MAX_STREAMS 1000L
 
+/*
+ * libcurl takes a new HTTP/2 connection for full at this many streams, until
+ * the server's settings have arrived, and opens others for the surplus.
+ */
+#define COLD_STREAMS 100
+
 /* Socket events handled before interrupts are looked at again */
 #define EVENTS_PER_ROUND 64
 
@@ -116,6 +122,10 @@ typedef struct HttpPool
 	dlist_head	spare;
 	dlist_head	failed;			/* to be freed */
 	int64		timer;			/* when libcurl wants to be called, or NO_TIMER */
+	int			concurrency;	/* of the batch */
+	int			connections;	/* that there may be */
+	bool		sent;			/* a request has left since all was cold */
+	bool		warm;			/* ... and the server has spoken since */
 	bool		started;		/* a transfer was added since libcurl ran */
 	bool		signals_blocked;	/* by on_resolve(), until libcurl returns */
 	sigset_t	signals_before;
@@ -315,6 +325,7 @@ on_about_to_send(void *arg, char *peer_ip pg_attribute_unused(),
 		return CURL_PREREQFUNC_ABORT;
 	}
 	transfer->sent = true;
+	pool->sent = true;
 	return CURL_PREREQFUNC_OK;
 }
 
@@ -857,7 +868,7 @@ abandon_pool(void)
 
 /* --- the door --- */
 
-int
+void
 sendkit_http_begin(const SendkitHttpEndpoint *endpoint, int concurrency)
 {
 	int			granted;
@@ -875,11 +886,22 @@ sendkit_http_begin(const SendkitHttpEndpoint *endpoint, int concurrency)
 	granted = sendkit_sockets_reserve(&pool->sockets, concurrency + 1);
 	if (granted == 0)
 		report_no_descriptor();
-	granted = Min(Max(granted - 1, 1), concurrency);
+	pool->connections = Min(Max(granted - 1, 1), concurrency);
+	pool->concurrency = concurrency;
+	if (pool->sockets.opened == 0)
+		pool->sent = pool->warm = false;
 
-	curl_multi_setopt(pool->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long) granted);
-	curl_multi_setopt(pool->multi, CURLMOPT_MAXCONNECTS, (long) granted);
-	return granted;
+	curl_multi_setopt(pool->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long) pool->connections);
+	curl_multi_setopt(pool->multi, CURLMOPT_MAXCONNECTS, (long) pool->connections);
+}
+
+int
+sendkit_http_capacity(void)
+{
+	/* without HTTP/2, more requests than connections would only queue up */
+	if (sendkit_url_is_plain(pool->base_url))
+		return pool->connections;
+	return pool->warm ? pool->concurrency : Min(pool->concurrency, COLD_STREAMS);
 }
 
 static Transfer *
@@ -1062,10 +1084,13 @@ run_sockets(void)
 {
 	SendkitSocketEvent events[EVENTS_PER_ROUND];
 	int			nevents;
+	bool		sent_before = pool->sent;
 
 	nevents = sendkit_sockets_poll(&pool->sockets, events, EVENTS_PER_ROUND);
 	for (int i = 0; i < nevents; i++)
 		enter_curl(events[i].fd, events[i].action);
+	if (nevents > 0 && sent_before)
+		pool->warm = true;
 }
 
 /* Waits until something happens, or the time is up.  Serves no interrupt. */
@@ -1091,6 +1116,7 @@ bool
 sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result)
 {
 	int64		give_up = timeout_ms < 0 ? NO_TIMER : sendkit_http_now() + timeout_ms;
+	int			capacity = sendkit_http_capacity();
 
 	for (;;)
 	{
@@ -1105,7 +1131,7 @@ sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result)
 		now = sendkit_http_now();
 		if (pool->timer <= now)
 			run_timer();
-		else if (give_up <= now)
+		else if (give_up <= now || sendkit_http_capacity() > capacity)
 			return false;
 		else
 		{

@@ -63,18 +63,25 @@ typedef struct SendkitHttpResult
 
 /*
  * Makes the session's connections ready for up to concurrency requests at a
- * time.  Returns how many connections there may be, at least 1.  Raises 53000
+ * time; with few descriptors left, for fewer.  Raises 53000
  * when there is no descriptor for even one, 53200 when memory is short, and
  * 0A000 when the libcurl found at run time is too old.
  */
-extern int	sendkit_http_begin(const SendkitHttpEndpoint *endpoint, int concurrency);
+extern void sendkit_http_begin(const SendkitHttpEndpoint *endpoint, int concurrency);
+
+/*
+ * How many requests may be under way now, at most.  It is less at first when
+ * connections are cold, and tells sendkit_http_receive() to return when it has
+ * grown.  Cannot raise an error.
+ */
+extern int	sendkit_http_capacity(void);
 
 /* Hands a request over.  Raises 53200 when memory is short. */
 extern void sendkit_http_send(const SendkitHttpRequest *request);
 
 /*
  * Waits for any request to end, for at most timeout_ms (-1: for ever).
- * Returns false when the time is up.  Raises what CHECK_FOR_INTERRUPTS()
+ * Returns false when the time is up, or when the capacity has grown.  Raises what CHECK_FOR_INTERRUPTS()
  * raises, and XX000 when libcurl fails as a whole.
  */
 extern bool sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result);
