@@ -187,6 +187,17 @@ sendkit_curl_easy_can_quick_exit(unsigned int version pg_attribute_unused())
 #endif
 }
 
+/*
+ * Does libcurl look whether a connection is alive whenever it is about to use
+ * it again?  Newer versions (8.22 does, 8.14 not) skip that for a second after
+ * the last look.
+ */
+static inline bool
+sendkit_curl_looks_before_reuse(unsigned int version)
+{
+	return version < 0x080f00;
+}
+
 static inline CURLcode
 sendkit_curl_easy_quick_exit(CURL *easy pg_attribute_unused())
 {

@@ -106,6 +106,7 @@ typedef struct Transfer
 	bool		too_large;
 	bool		no_memory;
 	bool		no_descriptor;
+	bool		begun;			/* libcurl has been entered since it was added */
 	bool		sent;			/* or about to be: it may have reached the server */
 	bool		resend_refused;
 	bool		has_retry_after;
@@ -529,6 +530,7 @@ reset_transfer(Transfer *transfer)
 	transfer->too_large = false;
 	transfer->no_memory = false;
 	transfer->no_descriptor = false;
+	transfer->begun = false;
 	transfer->sent = false;
 	transfer->resend_refused = false;
 	transfer->has_retry_after = false;
@@ -538,6 +540,7 @@ reset_transfer(Transfer *transfer)
 static bool
 set_request(CURL *easy, const SendkitHttpRequest *request)
 {
+	SETOPT(easy, CURLOPT_FRESH_CONNECT, 0L);
 	SETOPT(easy, CURLOPT_CUSTOMREQUEST, request->method);
 	SETOPT(easy, CURLOPT_URL, request->url);
 	SETOPT(easy, CURLOPT_HTTPHEADER, request->headers);
@@ -1067,12 +1070,39 @@ enter_curl(curl_socket_t fd, int action)
 				 errhidestmt(true), errhidecontext(true)));
 }
 
+/*
+ * Right before libcurl chooses connections for new transfers: takes the unsafe
+ * ones away.  A libcurl that might choose one of those nevertheless is told to
+ * make new ones, until it has closed them.
+ */
+static void
+prepare_connections(void)
+{
+	bool		fresh;
+	dlist_iter	iter;
+
+	sendkit_sockets_drop_unsafe(&pool->sockets);
+	fresh = pool->sockets.dead > 0 &&
+		!sendkit_curl_looks_before_reuse(curl_version_found());
+
+	dlist_reverse_foreach(iter, &pool->active)
+	{
+		Transfer   *transfer = dlist_container(Transfer, node, iter.cur);
+
+		if (transfer->begun)
+			break;
+		transfer->begun = true;
+		if (fresh)
+			curl_easy_setopt(transfer->easy, CURLOPT_FRESH_CONNECT, 1L);
+	}
+}
+
 static void
 run_timer(void)
 {
 	if (pool->started)
 	{
-		sendkit_sockets_drop_unsafe(&pool->sockets);
+		prepare_connections();
 		pool->started = false;
 	}
 	pool->timer = NO_TIMER;

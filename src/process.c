@@ -18,7 +18,8 @@
  * unknown.  A process that dies settles nothing; its claims expire.
  *
  * Memory: the run's context lives as long as the procedure, across its
- * transactions.  A claim is freed when it is settled.
+ * transactions.  A claim is freed when the transaction that settled it has
+ * committed.
  *
  *-------------------------------------------------------------------------
  */
@@ -69,6 +70,7 @@ typedef struct Run
 	SendkitDispatcher *dispatcher;
 	dlist_head	under_way;		/* handed to the dispatcher */
 	dlist_head	answered;		/* to be settled */
+	dlist_head	settled;		/* in a transaction that has yet to commit */
 	int			nanswered;
 	bool		exhausted;		/* nothing more to claim */
 } Run;
@@ -151,11 +153,10 @@ settle_finished(Run *run, const Claim *claim)
 		warn_failed(claim, verdict->message);
 }
 
-/* A row whose not_after had passed when it was claimed was not sent. */
+/* A row that must not or cannot be sent has failed. */
 static void
-settle_expired(Run *run, const Claim *claim)
+settle_unsendable(Run *run, const Claim *claim, const char *message)
 {
-	static const char message[] = "its \"not_after\" had passed before it could be delivered";
 	SendkitSettlement settlement;
 
 	memset(&settlement, 0, sizeof(settlement));
@@ -185,7 +186,8 @@ settle_unsent(Run *run, const Claim *claim)
 static void
 free_claim(Claim *claim)
 {
-	pfree(unconstify(char *, claim->deletion.segment));
+	if (claim->deletion.segment)
+		pfree(unconstify(char *, claim->deletion.segment));
 	sendkit_verdict_free(&claim->deletion.verdict);
 	pfree(claim->revocation.workspace_id);
 	pfree(claim);
@@ -200,9 +202,24 @@ settle_answered(Run *run)
 											dlist_pop_head_node(&run->answered));
 
 		settle_finished(run, claim);
-		free_claim(claim);
+		dlist_push_tail(&run->settled, &claim->node);
 	}
 	run->nanswered = 0;
+}
+
+static void
+free_settled(Run *run)
+{
+	while (!dlist_is_empty(&run->settled))
+		free_claim(dlist_container(Claim, node, dlist_pop_head_node(&run->settled)));
+}
+
+/* The transaction that settled them was rolled back. */
+static void
+unsettle(Run *run)
+{
+	while (!dlist_is_empty(&run->settled))
+		dlist_push_tail(&run->answered, dlist_pop_head_node(&run->settled));
 }
 
 /* --- claiming --- */
@@ -220,15 +237,11 @@ start_claim(Run *run, const SendkitRevocation *revocation)
 												  revocation->workspace_id,
 												  strlen(revocation->workspace_id),
 												  &fault);
-	if (claim->deletion.segment == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_EXCEPTION),
-				 errmsg("invalid workspace_id in revocation " INT64_FORMAT, revocation->id),
-				 errdetail("%s", fault)));
-
-	if (revocation->not_after <= GetCurrentTimestamp())
+	if (claim->deletion.segment && revocation->not_after <= GetCurrentTimestamp())
+		fault = "its \"not_after\" had passed before it could be delivered";
+	if (fault)
 	{
-		settle_expired(run, claim);
+		settle_unsendable(run, claim, fault);
 		free_claim(claim);
 		return;
 	}
@@ -280,6 +293,7 @@ keep_books(Run *run)
 	sendkit_queue_become_caller(&caller);
 	MemoryContextSwitchTo(run->context);
 	SPI_commit();
+	free_settled(run);
 	MemoryContextDelete(books);
 }
 
@@ -348,6 +362,7 @@ save_what_is_known(Run *run)
 	dlist_iter	iter;
 
 	SPI_rollback();
+	unsettle(run);
 	sendkit_queue_become_owner(run->schema, &caller);
 	settle_answered(run);
 	dlist_foreach(iter, &run->under_way)
@@ -425,6 +440,7 @@ sendkit_process_revocations(PG_FUNCTION_ARGS)
 	run.due = GetCurrentTimestamp();
 	dlist_init(&run.under_way);
 	dlist_init(&run.answered);
+	dlist_init(&run.settled);
 
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	/* lives across transactions, as SPI's own does in a procedure */

@@ -171,6 +171,8 @@ forget_socket(SendkitSockets *sockets, SendkitSocket *entry)
 {
 	if (entry->ours)
 		sockets->opened--;
+	if (entry->dead)
+		sockets->dead--;
 	memset(entry, 0, sizeof(*entry));
 }
 
@@ -336,6 +338,8 @@ handle_idle_event(SendkitSockets *sockets, curl_socket_t fd, SendkitSocket *entr
 		{
 			entry->registered = 0;
 			entry->inode = inode_of(fd);
+			entry->dead = true;
+			sockets->dead++;
 		}
 	}
 	else

@@ -20,6 +20,7 @@ typedef struct SendkitSocket
 	bool		ours;			/* opened by sendkit_sockets_open() */
 	bool		wanted;			/* libcurl waits for it */
 	bool		multiplexed;	/* speaks HTTP/2 */
+	bool		dead;			/* ours no more but by its number */
 	ino_t		inode;			/* of ours: tells it from a successor */
 	uint32		registered;		/* what epoll has been told to watch */
 } SendkitSocket;
@@ -32,6 +33,7 @@ typedef struct SendkitSockets
 	int			dead_fd;		/* a socket whose peer is gone, see sockets.c */
 	int			reserved;		/* descriptors that fd.c granted us */
 	int			opened;			/* of them in use */
+	int			dead;			/* of those, dropped but not yet closed */
 	bool		refused;		/* was a socket refused for want of one? */
 } SendkitSockets;
 

@@ -76,12 +76,17 @@ url_is_visible_ascii(const char *url)
 static const char *
 url_parse(const char *url, UrlParts *parts)
 {
-	memset(parts, 0, sizeof(*parts));
+	const char *authority;
 
+	memset(parts, 0, sizeof(*parts));
 	if (strlen(url) > MAX_URL_LENGTH)
 		return "The URL is too long.";
 	if (!url_is_visible_ascii(url))
 		return "The URL has a character that is not visible ASCII.";
+	/* libcurl's parser takes one to three slashes for two */
+	authority = strstr(url, "://");
+	if (authority == NULL || authority[3] == '/')
+		return "The value is not a URL with a scheme and a host.";
 
 	parts->handle = curl_url();
 	if (parts->handle == NULL)
