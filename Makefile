@@ -42,6 +42,13 @@ ifeq ($(wildcard $(PGXS)),)
 $(error PGXS not found: install the server development package of PostgreSQL, such as postgresql-server-dev-15, or set PG_CONFIG)
 endif
 
+# Isolation tests, in test/specs and test/expected, run where PostgreSQL's
+# development package has what runs them, as Debian's have since 15.
+ISOLATION_OPTS = --inputdir=test --load-extension=sendkit --launcher=test/standin_launcher
+ifneq ($(wildcard $(dir $(PGXS))../test/isolation/pg_isolation_regress*),)
+ISOLATION = $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))
+endif
+
 # libcurl, by pkg-config or else by its own curl-config
 PKG_CONFIG ?= pkg-config
 CURL_CONFIG ?= curl-config

@@ -246,6 +246,7 @@ start_server() {
 		listen_addresses = ''
 		unix_socket_directories = '$work/s'
 		fsync = off
+		max_prepared_transactions = 5
 	EOF
 	as_worker "$pgbin/pg_ctl" -D "$data" -l "$log" -w start >/dev/null ||
 		die "the server did not start: $(cat "$log")"

@@ -4,15 +4,20 @@
 SELECT relocatable, superuser, trusted, comment
 FROM pg_available_extension_versions
 WHERE name = 'sendkit' AND version = (SELECT default_version FROM pg_available_extensions WHERE name = 'sendkit');
-SELECT extname, extrelocatable, extconfig FROM pg_extension WHERE extname = 'sendkit';
+SELECT extname, extrelocatable FROM pg_extension WHERE extname = 'sendkit';
 
--- Everything that belongs to it has a comment. (The array of a type is the type's.)
+-- Everything that belongs to it has a comment. (Up to PostgreSQL 16 the types of
+-- arrays and of a table's rows are no members of their own.)
 CREATE TEMP VIEW members AS
 SELECT classid, objid, pg_describe_object(classid, objid, 0) AS object,
 	   obj_description(objid, classid::regclass::name) AS comment
 FROM pg_depend
 WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
-  AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'sendkit');
+  AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'sendkit')
+  AND NOT (classid = 'pg_type'::regclass AND EXISTS (
+		SELECT FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
+		WHERE t.oid = objid AND (t.typcategory = 'A' OR c.relkind <> 'c')));
+SELECT count(*) >= 2 AS has_members FROM members;
 SELECT object FROM members WHERE comment IS NULL ORDER BY object COLLATE "C";
 SELECT obj_description(oid, 'pg_extension') FROM pg_extension WHERE extname = 'sendkit';
 
@@ -47,7 +52,11 @@ FROM members JOIN pg_proc p ON classid = 'pg_proc'::regclass AND p.oid = objid
 UNION
 SELECT nspname
 FROM members JOIN pg_type t ON classid = 'pg_type'::regclass AND t.oid = objid
-	 JOIN pg_namespace n ON n.oid = typnamespace;
+	 JOIN pg_namespace n ON n.oid = typnamespace
+UNION
+SELECT nspname
+FROM members JOIN pg_class c ON classid = 'pg_class'::regclass AND c.oid = objid
+	 JOIN pg_namespace n ON n.oid = relnamespace;
 SELECT object FROM members WHERE comment IS NULL ORDER BY object COLLATE "C";
 SELECT * FROM sendkit_delete_api_key('not-in-path', 'sk_user_catalog');
 \set VERBOSITY default

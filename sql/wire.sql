@@ -27,14 +27,14 @@ SELECT * FROM pg_temp.show(:'request');
 
 -- The second request, on the same connection, is as the first but for its key:
 -- nothing of an earlier call or of an answer comes along.
-SELECT * FROM sendkit_delete_api_key('cookie;status=403;header=Set-Cookie:a=b;header=ETag:"x"', 'sk_user_wire_2');
+SELECT * FROM sendkit_delete_api_key('cookie;status=403;header=Set-Cookie:a=b%3B+path=/;header=ETag:"x"', 'sk_user_wire_2');
 SELECT * FROM sendkit_delete_api_key('665a1b2c3d4e5f6a7b8c9d0f', 'sk_user_wire_3');
 \set request `"${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET /requests | tail -n 1`
 SELECT * FROM pg_temp.show(:'request');
 \! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET '/requests?fields=n,connection'
 
 -- A path in base_url is kept; slashes at its end are not doubled. Nothing in it
--- is folded or encoded anew.
+-- is folded or encoded anew. A connection is never used under another base_url.
 \set http `echo "$STANDIN_HTTP"`
 CREATE FUNCTION pg_temp.delete(id text, base_url text) RETURNS sendkit_result
 AS $$
@@ -45,10 +45,10 @@ END
 $$ LANGUAGE plpgsql;
 SELECT path, r.success
 FROM unnest(ARRAY['', '/', '//', '/prefix', '/prefix/', '/a/b.c/~d///', '/a/./b/../c',
-				  '/%7e%2f%20', '/v1/workspaces/x']) WITH ORDINALITY AS p(path, n),
+				  '/%7E%2F%20', '/v1/workspaces/x']) WITH ORDINALITY AS p(path, n),
 	 pg_temp.delete('path-' || n, format('http://127.0.0.1:%s%s', :'http', path)) AS r;
 SELECT r.success FROM pg_temp.delete('by-name', 'http://localhost:' || :'http') AS r;
-\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET '/requests?fields=target' | tail -n 10
+\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET '/requests?fields=connection,target' | tail -n 10
 \set request `"${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET /requests | tail -n 1`
 SELECT * FROM pg_temp.show(:'request') AS line WHERE line LIKE 'Host:%';
 

@@ -221,7 +221,6 @@ send_deletion(SendkitDispatcher *dispatcher, SendkitDeletion *deletion, int64 no
 
 	url = sendkit_api_url(dispatcher->endpoint.base_url, deletion->segment);
 	memset(&request, 0, sizeof(request));
-	request.method = "DELETE";
 	request.url = url;
 	request.headers = dispatcher->headers.list;
 	request.connect_timeout_ms = (long) Min(left, sendkit_connect_timeout);

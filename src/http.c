@@ -71,6 +71,7 @@
  * be the first, or the next request goes into a void.
  */
 #define IDLE_CLOSE_MS 30000
+#define IDLE_ARM_MS 1000
 
 /* Streams on one HTTP/2 connection, as far as the server agrees */
 #define MAX_STREAMS 1000L
@@ -106,6 +107,9 @@ typedef struct Transfer
 	bool		too_large;
 	bool		no_memory;
 	bool		no_descriptor;
+	long		timeout_ms;		/* as the easy handle has it */
+	long		connect_timeout_ms;
+	bool		fresh_connect;	/* as the easy handle has it */
 	bool		begun;			/* libcurl has been entered since it was added */
 	bool		sent;			/* or about to be: it may have reached the server */
 	bool		resend_refused;
@@ -123,6 +127,7 @@ typedef struct HttpPool
 	dlist_head	spare;
 	dlist_head	failed;			/* to be freed */
 	int64		timer;			/* when libcurl wants to be called, or NO_TIMER */
+	int64		armed_at;		/* when the idle timeout was last set */
 	int			concurrency;	/* of the batch */
 	int			connections;	/* that there may be */
 	bool		sent;			/* a request has left since all was cold */
@@ -485,6 +490,14 @@ set_callbacks(CURL *easy, Transfer *transfer)
 	return true;
 }
 
+/* DELETE is all that is ever asked for. */
+static bool
+set_method(CURL *easy)
+{
+	SETOPT(easy, CURLOPT_CUSTOMREQUEST, "DELETE");
+	return true;
+}
+
 static bool
 set_options(CURL *easy, Transfer *transfer)
 {
@@ -493,7 +506,8 @@ set_options(CURL *easy, Transfer *transfer)
 	if (sendkit_curl_easy_can_quick_exit(curl_version_found()) &&
 		sendkit_curl_easy_quick_exit(easy) != CURLE_OK)
 		return false;
-	return set_safety_options(easy, plain) &&
+	return set_method(easy) &&
+		set_safety_options(easy, plain) &&
 		set_resend_options(easy) &&
 		set_tls_options(easy, pool->ca_file) &&
 		set_route_options(easy, pool->proxy, plain) &&
@@ -537,15 +551,23 @@ reset_transfer(Transfer *transfer)
 	transfer->error[0] = '\0';
 }
 
+/* Sets what is the request's own; options that stay the same are not set again. */
 static bool
-set_request(CURL *easy, const SendkitHttpRequest *request)
+set_request(Transfer *transfer, const SendkitHttpRequest *request)
 {
-	SETOPT(easy, CURLOPT_FRESH_CONNECT, 0L);
-	SETOPT(easy, CURLOPT_CUSTOMREQUEST, request->method);
+	CURL	   *easy = transfer->easy;
+
 	SETOPT(easy, CURLOPT_URL, request->url);
 	SETOPT(easy, CURLOPT_HTTPHEADER, request->headers);
-	SETOPT(easy, CURLOPT_CONNECTTIMEOUT_MS, request->connect_timeout_ms);
-	SETOPT(easy, CURLOPT_TIMEOUT_MS, request->timeout_ms);
+	if (transfer->connect_timeout_ms != request->connect_timeout_ms)
+		SETOPT(easy, CURLOPT_CONNECTTIMEOUT_MS, request->connect_timeout_ms);
+	if (transfer->timeout_ms != request->timeout_ms)
+		SETOPT(easy, CURLOPT_TIMEOUT_MS, request->timeout_ms);
+	if (transfer->fresh_connect)
+		SETOPT(easy, CURLOPT_FRESH_CONNECT, 0L);
+	transfer->connect_timeout_ms = request->connect_timeout_ms;
+	transfer->timeout_ms = request->timeout_ms;
+	transfer->fresh_connect = false;
 	return true;
 }
 
@@ -803,11 +825,19 @@ on_idle_timeout(void)
 	errno = save_errno;
 }
 
+/* Setting a timer is dear next to a warm call: a second more or less is alike. */
 static void
 arm_idle_timeout(void)
 {
-	if (pool && pool->sockets.opened > 0)
-		enable_timeout_after(idle_timeout, IDLE_CLOSE_MS);
+	int64		now;
+
+	if (pool == NULL || pool->sockets.opened == 0)
+		return;
+	now = sendkit_http_now();
+	if (get_timeout_active(idle_timeout) && now < pool->armed_at + IDLE_ARM_MS)
+		return;
+	enable_timeout_after(idle_timeout, IDLE_CLOSE_MS);
+	pool->armed_at = now;
 }
 
 /* An error disables all timeouts before the transaction is aborted. */
@@ -889,13 +919,16 @@ sendkit_http_begin(const SendkitHttpEndpoint *endpoint, int concurrency)
 	granted = sendkit_sockets_reserve(&pool->sockets, concurrency + 1);
 	if (granted == 0)
 		report_no_descriptor();
-	pool->connections = Min(Max(granted - 1, 1), concurrency);
+	granted = Min(Max(granted - 1, 1), concurrency);
+	if (granted != pool->connections)
+	{
+		curl_multi_setopt(pool->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long) granted);
+		curl_multi_setopt(pool->multi, CURLMOPT_MAXCONNECTS, (long) granted);
+	}
+	pool->connections = granted;
 	pool->concurrency = concurrency;
 	if (pool->sockets.opened == 0)
 		pool->sent = pool->warm = false;
-
-	curl_multi_setopt(pool->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long) pool->connections);
-	curl_multi_setopt(pool->multi, CURLMOPT_MAXCONNECTS, (long) pool->connections);
 }
 
 int
@@ -931,7 +964,7 @@ sendkit_http_send(const SendkitHttpRequest *request)
 
 	reset_transfer(transfer);
 	transfer->tag = request->tag;
-	if (!set_request(transfer->easy, request) ||
+	if (!set_request(transfer, request) ||
 		curl_multi_add_handle(pool->multi, transfer->easy) != CURLM_OK)
 	{
 		free_transfer(transfer);
@@ -1094,6 +1127,7 @@ prepare_connections(void)
 		transfer->begun = true;
 		if (fresh)
 			curl_easy_setopt(transfer->easy, CURLOPT_FRESH_CONNECT, 1L);
+		transfer->fresh_connect = fresh;
 	}
 }
 

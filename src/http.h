@@ -29,7 +29,6 @@ typedef struct SendkitHttpEndpoint
 
 typedef struct SendkitHttpRequest
 {
-	const char *method;
 	const char *url;
 	struct curl_slist *headers; /* must live until the request is received */
 	long		connect_timeout_ms;

@@ -352,13 +352,21 @@ sendkit_response_parse(const char *body, size_t len, SendkitResponse *response)
 	if (len == 0 || pg_encoding_verifymbstr(PG_UTF8, body, len) != (int) len)
 		return false;
 
-	initStringInfo(&text);
-	if (!is_shallow(body, len) || !copy_unescaped(body, len, &text))
+	if (!is_shallow(body, len))
 		return false;
+	/* most answers have no escapes */
+	if (memchr(body, '\\', len))
+	{
+		initStringInfo(&text);
+		if (!copy_unescaped(body, len, &text))
+			return false;
+		body = text.data;
+		len = text.len;
+	}
 
 	memset(&state, 0, sizeof(state));
 	state.response = response;
-	state.lex = sendkit_json_lexer(text.data, text.len, PG_UTF8, true);
+	state.lex = sendkit_json_lexer(unconstify(char *, body), len, PG_UTF8, true);
 
 	memset(&actions, 0, sizeof(actions));
 	actions.semstate = &state;

@@ -54,7 +54,7 @@ use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
   $KEY
-  call call_sql descriptors is_outcome literal memory_kb
+  call call_sql descriptors is_outcome literal memory_is_plain memory_kb
   ok_key_not_logged preload_library process_is_gone prompt
   start_node wait_until
 );
@@ -265,6 +265,11 @@ How many descriptors a process has open (the files of its data directory, which
 come and go as tables are used, not included), how much memory of its own (not
 shared) it uses, and whether it has ended.
 
+=item memory_is_plain($pid)
+
+False when the process runs under a tool, such as AddressSanitizer, that keeps
+freed memory: then growth says nothing.
+
 =cut
 
 sub descriptors
@@ -288,6 +293,12 @@ sub memory_kb
 	return slurp_file("/proc/$pid/status") =~ /^RssAnon:\s+(\d+) kB/m
 	  ? $1
 	  : croak "no RssAnon of process $pid";
+}
+
+sub memory_is_plain
+{
+	my ($pid) = @_;
+	return slurp_file("/proc/$pid/maps") !~ /asan|valgrind|vgpreload/;
 }
 
 sub process_is_gone

@@ -121,7 +121,34 @@ is_outcome(
 	'unavailable',
 	'the second attempt has the rest of the time only');
 
-# ... and for waiting until a rate limit is over
+# ... the last of which has the rest of the time only.  The first one is refused
+# by a rate limit, and when that is lifted the API is silent.
+{
+	my $id = 'ws-rest;silent';
+	my ($wait, $timeout) =
+	  ($SendkitTest::HANG + 1, $SendkitTest::HANG + 1.5);
+	$session->query(
+		SendkitTest::_settings_sql({
+				%usual, request_timeout => "${timeout}s", max_retries => 1 }));
+	$api->control('POST', '/limit',
+		{ per_second => 0.001, burst => 0, retry_after => "$wait" });
+	my $start = time();
+	$session->send(call_sql($id));
+	wait_until(sub { @{ $api->requests(id => $id) } == 1 },
+		'the first attempt was refused');
+	$api->control('POST', '/limit', {});
+	my $answer = $session->result;
+	my $elapsed = time() - $start;
+	like($answer->{rows}[0], qr/may or may not/,
+		'silence after a rate limit: nobody knows');
+	is(scalar @{ $api->requests(id => $id) },
+		2, 'silence after a rate limit: two requests');
+	cmp_ok($elapsed, '>=', $timeout - 0.02,
+		'silence after a rate limit: not before the time');
+	prompt($elapsed - $timeout, 'silence after a rate limit: late by');
+}
+
+# ... and waiting until a rate limit is over is part of it
 {
 	my $id = 'ws-limited;status=429;retry-after=1;times=1';
 	is_outcome(timed_call('Retry-After within the time', 1, $id,

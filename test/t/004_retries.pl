@@ -33,6 +33,8 @@ sub statuses
 {
 	$session->call('ws-warm', set => { %usual, max_retries => 10 });
 	$api->control('POST', '/stop');
+	# the end of the warm connection must have arrived
+	sleep 0.1;
 	$session->send(call_sql('ws-down'));
 	$watcher->wait_for_wait($session);
 	# long enough for the first attempts to fail

@@ -51,7 +51,7 @@ sub connection_used
 my $idle_api = SendkitStandin->start(tls => 1);
 my @idle_listeners = grep { $idle_api->port($_) } 'http', 'https', 'h2';
 my @idle;
-my $idle_since;
+my $idle_since = time();
 {
 	my %endings = (
 		'a call' => '',
@@ -72,7 +72,6 @@ my $idle_since;
 			push @idle, [ $idler, "idle over $listener after $ending" ];
 		}
 	}
-	$idle_since = time();
 	is($idle_api->stats->{open}, scalar @idle,
 		'each idle session keeps its connection, for now');
 }
@@ -200,8 +199,13 @@ foreach my $listener ('http', 'https')
 {
 	my $left = $idle_since + 20 - time();
 	sleep $left if $left > 0;
-	is($idle_api->stats->{open}, scalar @idle,
-		'after 20 s of idleness, connections are still kept');
+  SKIP:
+	{
+		# on a machine so slow, half a minute may be over for some
+		skip 'too late to look', 1 if $left < -5;
+		is($idle_api->stats->{open}, scalar @idle,
+			'after 20 s of idleness, connections are still kept');
+	}
 	wait_until(sub { $idle_api->stats->{open} == 0 },
 		'idle backends have closed their connections');
 	pass('later they are closed, with the sessions still idle');
