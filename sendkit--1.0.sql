@@ -92,7 +92,7 @@ ALTER SEQUENCE @extschema@.sendkit_revocation_id_seq OWNED BY @extschema@.sendki
 
 -- What is due, however much history lies beside it. A claim changes none of
 -- these columns, so that it can be a heap-only update.
-CREATE INDEX sendkit_revocation_due_idx ON @extschema@.sendkit_revocation (next_attempt_at)
+CREATE INDEX sendkit_revocation_due_idx ON @extschema@.sendkit_revocation (next_attempt_at, id)
 	WHERE finished_at IS NULL;
 
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.sendkit_revocation', '');

@@ -245,17 +245,35 @@ take_seats(SendkitDispatcher *dispatcher, int64 now)
 		deletion->attempts = 0;
 		deletion->due = now;
 		deletion->deadline = now + dispatcher->request_timeout;
+		if (deletion->not_after > 0)
+			deletion->deadline = Min(deletion->deadline, deletion->not_after);
 		begin_waiting(dispatcher, deletion);
 		dispatcher->seated++;
 	}
+}
+
+/* It never left, and no rate limit kept it: it was too late from the start. */
+static void
+set_too_late(SendkitDispatcher *dispatcher, SendkitVerdict *verdict)
+{
+	static char message[] = "its turn came too late; nothing was deleted";
+	SendkitVerdict too_late;
+
+	memset(&too_late, 0, sizeof(too_late));
+	too_late.outcome = SENDKIT_UNAVAILABLE;
+	too_late.message = message;
+	too_late.retry_after_ms = -1;
+	copy_verdict(dispatcher, verdict, &too_late);
 }
 
 /* It cannot leave in time: its own last verdict stands, or the rate limit's. */
 static void
 give_up(SendkitDispatcher *dispatcher, SendkitDeletion *deletion)
 {
-	if (deletion->attempts == 0)
+	if (deletion->attempts == 0 && dispatcher->hold_until > 0)
 		copy_verdict(dispatcher, &deletion->verdict, &dispatcher->hold_verdict);
+	else if (deletion->attempts == 0)
+		set_too_late(dispatcher, &deletion->verdict);
 	finish(dispatcher, deletion);
 }
 
@@ -275,7 +293,7 @@ send_waiting(SendkitDispatcher *dispatcher, int64 now)
 		SendkitDeletion *deletion = dlist_container(SendkitDeletion, node, iter.cur);
 		int64		earliest = earliest_start(dispatcher, deletion);
 
-		if (earliest >= deletion->deadline)
+		if (Max(earliest, now) >= deletion->deadline)
 		{
 			stop_waiting(dispatcher, deletion);
 			give_up(dispatcher, deletion);

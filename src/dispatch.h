@@ -12,10 +12,12 @@
 
 #include "api.h"
 
-/* One workspace whose key is to be deleted; zeroed but for the segment */
+/* One workspace whose key is to be deleted; zeroed but for the first two */
 typedef struct SendkitDeletion
 {
 	const char *segment;		/* the id as a path segment */
+	int64		not_after;		/* not to be sent then, by sendkit_http_now();
+								 * 0: no such limit */
 	SendkitVerdict verdict;		/* filled in when finished */
 	bool		finished;
 	bool		in_flight;		/* handed over, and no answer yet */

@@ -21,6 +21,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "compat.h"
@@ -183,6 +184,9 @@ id_as_text(const TriggerData *trigger, Enqueuer *enqueuer, Datum value, bool isn
 						RelationGetRelationName(trigger->tg_relation))));
 	if (attribute->atttypid == TEXTOID)
 		return PointerGetDatum(DatumGetTextPP(value));
+	/* the blanks that fill a char(n) up are no part of its value */
+	if (getBaseType(attribute->atttypid) == BPCHAROID)
+		return DirectFunctionCall1(rtrim1, value);
 	return CStringGetTextDatum(OutputFunctionCall(&enqueuer->output, value));
 }
 
@@ -192,9 +196,16 @@ static void
 revoke_row(const TriggerData *trigger, Enqueuer *enqueuer)
 {
 	bool		isnull;
-	Datum		value = heap_getattr(trigger->tg_trigtuple, enqueuer->column,
-									 RelationGetDescr(trigger->tg_relation), &isnull);
-	Datum		id = id_as_text(trigger, enqueuer, value, isnull);
+	Datum		value;
+	Datum		id;
+
+	/* an UPDATE has moved it to another partition: the workspace lives on */
+	if (HeapTupleHeaderIndicatesMovedPartitions(trigger->tg_trigtuple->t_data))
+		return;
+
+	value = heap_getattr(trigger->tg_trigtuple, enqueuer->column,
+						 RelationGetDescr(trigger->tg_relation), &isnull);
+	id = id_as_text(trigger, enqueuer, value, isnull);
 
 	add_ids(enqueuer, &id, 1, DT_NOEND);
 }

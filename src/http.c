@@ -135,6 +135,7 @@ typedef struct HttpPool
 	bool		started;		/* a transfer was added since libcurl ran */
 	bool		signals_blocked;	/* by on_resolve(), until libcurl returns */
 	sigset_t	signals_before;
+	bool		plain;			/* HTTP without TLS */
 	char	   *base_url;		/* the endpoint, malloc'd */
 	char	   *ca_file;
 	char	   *proxy;
@@ -325,7 +326,7 @@ on_about_to_send(void *arg, char *peer_ip pg_attribute_unused(),
 	Transfer   *transfer = (Transfer *) arg;
 
 	if (transfer->sent &&
-		(transfer->error[0] != '\0' || sendkit_url_is_plain(pool->base_url)))
+		(transfer->error[0] != '\0' || pool->plain))
 	{
 		transfer->resend_refused = true;
 		return CURL_PREREQFUNC_ABORT;
@@ -501,7 +502,7 @@ set_method(CURL *easy)
 static bool
 set_options(CURL *easy, Transfer *transfer)
 {
-	bool		plain = sendkit_url_is_plain(pool->base_url);
+	bool		plain = pool->plain;
 
 	if (sendkit_curl_easy_can_quick_exit(curl_version_found()) &&
 		sendkit_curl_easy_quick_exit(easy) != CURLE_OK)
@@ -725,6 +726,7 @@ report_no_descriptor(void)
 static bool
 copy_endpoint(HttpPool *new_pool, const SendkitHttpEndpoint *endpoint)
 {
+	new_pool->plain = sendkit_url_is_plain(endpoint->base_url);
 	new_pool->base_url = strdup(endpoint->base_url);
 	new_pool->ca_file = strdup(endpoint->ca_file);
 	new_pool->proxy = strdup(endpoint->proxy);
@@ -935,7 +937,7 @@ int
 sendkit_http_capacity(void)
 {
 	/* without HTTP/2, more requests than connections would only queue up */
-	if (sendkit_url_is_plain(pool->base_url))
+	if (pool->plain)
 		return pool->connections;
 	return pool->warm ? pool->concurrency : Min(pool->concurrency, COLD_STREAMS);
 }

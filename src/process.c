@@ -35,6 +35,7 @@
 #include "nodes/parsenodes.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "api.h"
@@ -68,6 +69,7 @@ typedef struct Run
 	SendkitTextConverter converter;
 	SendkitCredential credential;
 	SendkitDispatcher *dispatcher;
+	SendkitQueuePlace place;	/* up to where it has claimed */
 	dlist_head	under_way;		/* handed to the dispatcher */
 	dlist_head	answered;		/* to be settled */
 	dlist_head	settled;		/* in a transaction that has yet to commit */
@@ -198,10 +200,11 @@ settle_answered(Run *run)
 {
 	while (!dlist_is_empty(&run->answered))
 	{
-		Claim	   *claim = dlist_container(Claim, node,
-											dlist_pop_head_node(&run->answered));
+		/* it stays where it is known while that may fail */
+		Claim	   *claim = dlist_head_element(Claim, node, &run->answered);
 
 		settle_finished(run, claim);
+		dlist_delete(&claim->node);
 		dlist_push_tail(&run->settled, &claim->node);
 	}
 	run->nanswered = 0;
@@ -224,6 +227,16 @@ unsettle(Run *run)
 
 /* --- claiming --- */
 
+/* Returns a row's not_after by the dispatcher's clock, or 0 for none. */
+static int64
+deadline_of(const SendkitRevocation *revocation)
+{
+	if (TIMESTAMP_IS_NOEND(revocation->not_after))
+		return 0;
+	return sendkit_http_now() +
+		Max((revocation->not_after - GetCurrentTimestamp()) / 1000, 0);
+}
+
 /* Hands a row to the dispatcher, or settles one that must not be sent any more. */
 static void
 start_claim(Run *run, const SendkitRevocation *revocation)
@@ -239,6 +252,7 @@ start_claim(Run *run, const SendkitRevocation *revocation)
 												  &fault);
 	if (claim->deletion.segment && revocation->not_after <= GetCurrentTimestamp())
 		fault = "its \"not_after\" had passed before it could be delivered";
+	claim->deletion.not_after = deadline_of(revocation);
 	if (fault)
 	{
 		settle_unsendable(run, claim, fault);
@@ -254,7 +268,8 @@ claim_more(Run *run)
 {
 	SendkitRevocation *revocations;
 	int			limit = Min(sendkit_batch_size, 2 * sendkit_max_concurrency);
-	int			count = sendkit_queue_claim(run->schema, run->due, limit, &revocations);
+	int			count = sendkit_queue_claim(run->schema, run->due, limit, &run->place,
+										   &revocations);
 	MemoryContext old = MemoryContextSwitchTo(run->context);
 
 	for (int i = 0; i < count; i++)
@@ -270,27 +285,68 @@ wants_more(const Run *run)
 		sendkit_dispatcher_backlog(run->dispatcher) < sendkit_max_concurrency;
 }
 
+static void
+settle_and_claim(Run *run)
+{
+	settle_answered(run);
+	if (wants_more(run))
+		claim_more(run);
+}
+
+/*
+ * Runs work on the queue with its owner's rights.  In a subtransaction, so
+ * that an error leaves the procedure where it can still roll back and commit:
+ * snapshots, user and resource owner are as before.
+ */
+static void
+work_on_queue(Run *run, void (*work) (Run *run))
+{
+	MemoryContext old = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	SendkitQueueRights caller;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(old);
+	PG_TRY();
+	{
+		sendkit_queue_become_owner(run->schema, &caller);
+		work(run);
+		sendkit_queue_become_caller(&caller);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(old);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(old);
+		CurrentResourceOwner = owner;
+		ReThrowError(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+	CurrentResourceOwner = owner;
+}
+
 /* The transaction between two spells of sending */
 static void
 keep_books(Run *run)
 {
-	SendkitQueueRights caller;
 	MemoryContext books;
 
 	if (run->nanswered == 0 && !wants_more(run))
 		return;
-	books = AllocSetContextCreate(run->context, "sendkit books", ALLOCSET_DEFAULT_SIZES);
-	MemoryContextSwitchTo(books);
 
 	/* a lost synchronous standby must not hold up the books */
 	(void) set_config_option("synchronous_commit", "local",
 							 PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);
-	sendkit_queue_become_owner(run->schema, &caller);
-	settle_answered(run);
-	if (wants_more(run))
-		claim_more(run);
-	sendkit_queue_become_caller(&caller);
+	books = AllocSetContextCreate(run->context, "sendkit books", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(books);
+	work_on_queue(run, settle_and_claim);
 	MemoryContextSwitchTo(run->context);
 	SPI_commit();
 	free_settled(run);
@@ -351,38 +407,58 @@ deliver(Run *run)
 
 /* --- interruption --- */
 
+/* In flight is what the dispatcher has sent and got no answer for. */
+static void
+settle_interrupted(Run *run, Claim *claim)
+{
+	if (claim->deletion.finished)
+		settle_finished(run, claim);
+	else if (claim->deletion.in_flight)
+	{
+		claim->deletion.verdict.outcome = SENDKIT_UNKNOWN;
+		claim->deletion.verdict.retry_after_ms = -1;
+		claim->deletion.verdict.message = pstrdup("the delivery was interrupted; the API key may or may not have been deleted");
+		settle_finished(run, claim);
+	}
+	else
+		settle_unsent(run, claim);
+}
+
+static void
+settle_first_under_way(Run *run)
+{
+	settle_interrupted(run, dlist_head_element(Claim, node, &run->under_way));
+}
+
 /*
- * Settles what is known, in a transaction of its own.  In flight is what the
- * dispatcher has sent and got no answer for.
+ * Settles what is known, row by row: whatever it was that failed may concern
+ * one of them only.  A row that cannot be settled is left to its lease.
  */
 static void
 save_what_is_known(Run *run)
 {
-	SendkitQueueRights caller;
-	dlist_iter	iter;
-
 	SPI_rollback();
 	unsettle(run);
-	sendkit_queue_become_owner(run->schema, &caller);
-	settle_answered(run);
-	dlist_foreach(iter, &run->under_way)
-	{
-		Claim	   *claim = dlist_container(Claim, node, iter.cur);
+	while (!dlist_is_empty(&run->answered))
+		dlist_push_tail(&run->under_way, dlist_pop_head_node(&run->answered));
 
-		if (claim->deletion.finished)
-			settle_finished(run, claim);
-		else if (claim->deletion.in_flight)
+	while (!dlist_is_empty(&run->under_way))
+	{
+		MemoryContext old = CurrentMemoryContext;
+
+		PG_TRY();
 		{
-			claim->deletion.verdict.outcome = SENDKIT_UNKNOWN;
-			claim->deletion.verdict.retry_after_ms = -1;
-			claim->deletion.verdict.message =
-				"the delivery was interrupted; the API key may or may not have been deleted";
-			settle_finished(run, claim);
+			work_on_queue(run, settle_first_under_way);
 		}
-		else
-			settle_unsent(run, claim);
+		PG_CATCH();
+		{
+			/* the first error is the one to be told */
+			MemoryContextSwitchTo(old);
+			FlushErrorState();
+		}
+		PG_END_TRY();
+		dlist_pop_head_node(&run->under_way);
 	}
-	sendkit_queue_become_caller(&caller);
 	SPI_commit();
 }
 
@@ -390,10 +466,6 @@ save_what_is_known(Run *run)
 static void
 deliver_or_save(Run *run)
 {
-	MemoryContext old = CurrentMemoryContext;
-	SendkitQueueRights rights;
-
-	GetUserIdAndSecContext(&rights.user, &rights.security_context);
 	PG_TRY();
 	{
 		deliver(run);
@@ -402,12 +474,11 @@ deliver_or_save(Run *run)
 	{
 		ErrorData  *error;
 
-		MemoryContextSwitchTo(old);
+		MemoryContextSwitchTo(run->context);
 		error = CopyErrorData();
 		FlushErrorState();
 		sendkit_dispatcher_end(run->dispatcher);
 		run->dispatcher = NULL;
-		SetUserIdAndSecContext(rights.user, rights.security_context);
 		save_what_is_known(run);
 		ReThrowError(error);
 	}
@@ -438,6 +509,7 @@ sendkit_process_revocations(PG_FUNCTION_ARGS)
 	memset(&run, 0, sizeof(run));
 	run.schema = get_func_namespace(fcinfo->flinfo->fn_oid);
 	run.due = GetCurrentTimestamp();
+	run.place.next_attempt_at = DT_NOBEGIN;
 	dlist_init(&run.under_way);
 	dlist_init(&run.answered);
 	dlist_init(&run.settled);

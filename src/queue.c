@@ -38,6 +38,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
+#include "commands/trigger.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -63,22 +64,26 @@
 /*
  * MATERIALIZED, lest the planner lock more rows than LIMIT.  The index knows
  * what is due; claimed rows stay in it, so that claiming need not change it.
+ * Each claim of a run goes on where the last one ended: the entries before are
+ * those of rows that are settled by now, and as long as an old snapshot sees
+ * them they would all have to be visited again.
  */
 static const char claim_sql[] =
 	"WITH due AS MATERIALIZED ("
 	" SELECT r.id FROM %s r"
 	" WHERE r.finished_at IS NULL"
 	" AND r.next_attempt_at OPERATOR(pg_catalog.<=) $1"
+	" AND ROW(r.next_attempt_at, r.id) OPERATOR(pg_catalog.>) ROW($5, $6)"
 	" AND r.system_identifier OPERATOR(pg_catalog.=) $2"
 	" AND r.database_oid OPERATOR(pg_catalog.=) $3"
 	" AND (r.state OPERATOR(pg_catalog.=) 'pending'"
 	" OR r.claimed_at OPERATOR(pg_catalog.<) pg_catalog.pg_postmaster_start_time()"
 	" OR r.claimed_at OPERATOR(pg_catalog.<) (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) interval '" LEASE "'))"
-	" ORDER BY r.next_attempt_at LIMIT $4 FOR UPDATE SKIP LOCKED) "
+	" ORDER BY r.next_attempt_at, r.id LIMIT $4 FOR UPDATE SKIP LOCKED) "
 	"UPDATE %s r SET state = 'sending', attempts = r.attempts OPERATOR(pg_catalog.+) 1,"
 	" claimed_at = pg_catalog.clock_timestamp() "
 	"FROM due WHERE r.id OPERATOR(pg_catalog.=) due.id "
-	"RETURNING r.id, r.attempts, r.workspace_id, r.not_after";
+	"RETURNING r.id, r.attempts, r.workspace_id, r.not_after, r.next_attempt_at";
 
 static const char settle_sql[] =
 	"UPDATE %s r SET state = $3,"
@@ -115,7 +120,7 @@ typedef struct PlanRule
 } PlanRule;
 
 static const PlanRule plan_rules[PLANS] = {
-	{claim_sql, 4, {TIMESTAMPTZOID, INT8OID, OIDOID, INT4OID}},
+	{claim_sql, 6, {TIMESTAMPTZOID, INT8OID, OIDOID, INT4OID, TIMESTAMPTZOID, INT8OID}},
 	{settle_sql, 7, {INT8OID, INT4OID, TEXTOID, TIMESTAMPTZOID, TEXTOID, INT4OID, TEXTOID}},
 	{adopt_sql, 2, {INT8OID, OIDOID}},
 };
@@ -166,8 +171,11 @@ get_plan(Oid schema, QueuePlan which)
 static void
 run_plan(Oid schema, QueuePlan which, Datum *values, const char *nulls, int expected)
 {
+	MemoryContext old = CurrentMemoryContext;
 	int			result = SPI_execute_plan(get_plan(schema, which), values, nulls, false, 0);
 
+	/* SPI leaves its own behind */
+	MemoryContextSwitchTo(old);
 	if (result != expected)
 		elog(ERROR, "could not run a statement on the queue: %s",
 			 SPI_result_code_string(result));
@@ -315,6 +323,8 @@ sendkit_queue_add(const SendkitQueue *queue, Datum *ids, int count, TimestampTz 
 	bool		nulls[COLUMNS];
 	int64		id = 0;
 
+	/* for triggers that somebody may have put on the table */
+	AfterTriggerBeginQuery();
 	InitResultRelInfo(target, table, 0, NULL, 0);
 	ExecOpenIndices(target, false);
 	fill_common(values, nulls, not_after);
@@ -333,6 +343,7 @@ sendkit_queue_add(const SendkitQueue *queue, Datum *ids, int count, TimestampTz 
 		ResetPerTupleExprContext(estate);
 	}
 
+	AfterTriggerEndQuery(estate);
 	ExecCloseIndices(target);
 	ExecDropSingleTupleTableSlot(slot);
 	FreeExecutorState(estate);
@@ -353,22 +364,43 @@ read_revocation(HeapTuple tuple, TupleDesc desc, SendkitRevocation *revocation)
 	revocation->workspace_id = TextDatumGetCString(SPI_getbinval(tuple, desc, 3, &isnull));
 	not_after = SPI_getbinval(tuple, desc, 4, &isnull);
 	revocation->not_after = isnull ? DT_NOEND : DatumGetTimestampTz(not_after);
+	revocation->next_attempt_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 5, &isnull));
+}
+
+static bool
+is_behind(const SendkitQueuePlace *place, const SendkitRevocation *revocation)
+{
+	return revocation->next_attempt_at > place->next_attempt_at ||
+		(revocation->next_attempt_at == place->next_attempt_at &&
+		 revocation->id > place->id);
 }
 
 int
-sendkit_queue_claim(Oid schema, TimestampTz due, int limit, SendkitRevocation **revocations)
+sendkit_queue_claim(Oid schema, TimestampTz due, int limit, SendkitQueuePlace *place,
+					SendkitRevocation **revocations)
 {
-	Datum		values[4];
+	Datum		values[6];
 
 	values[0] = TimestampTzGetDatum(due);
 	values[1] = our_system();
 	values[2] = our_database();
 	values[3] = Int32GetDatum(limit);
+	values[4] = TimestampTzGetDatum(place->next_attempt_at);
+	values[5] = Int64GetDatum(place->id);
 	run_plan(schema, PLAN_CLAIM, values, NULL, SPI_OK_UPDATE_RETURNING);
 
 	*revocations = palloc(Max(SPI_processed, 1) * sizeof(SendkitRevocation));
 	for (uint64 i = 0; i < SPI_processed; i++)
-		read_revocation(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, &(*revocations)[i]);
+	{
+		SendkitRevocation *revocation = &(*revocations)[i];
+
+		read_revocation(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, revocation);
+		if (is_behind(place, revocation))
+		{
+			place->next_attempt_at = revocation->next_attempt_at;
+			place->id = revocation->id;
+		}
+	}
 	SPI_freetuptable(SPI_tuptable);
 	return (int) SPI_processed;
 }

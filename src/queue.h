@@ -20,7 +20,15 @@ typedef struct SendkitRevocation
 	int32		attempts;		/* this one included */
 	char	   *workspace_id;
 	TimestampTz not_after;		/* infinity: none */
+	TimestampTz next_attempt_at;	/* since when it was due */
 } SendkitRevocation;
+
+/* Up to where a run has claimed, in the order of the queue */
+typedef struct SendkitQueuePlace
+{
+	TimestampTz next_attempt_at;	/* minus infinity: nowhere yet */
+	int64		id;
+} SendkitQueuePlace;
 
 /* What becomes of a claimed row */
 typedef enum SendkitFate
@@ -58,10 +66,12 @@ extern void sendkit_queue_find(Oid schema, SendkitQueue *queue);
 extern int64 sendkit_queue_add(const SendkitQueue *queue, Datum *ids, int count, TimestampTz not_after);
 
 /*
- * Needs SPI.  Claims up to limit rows that were due at the given time, and returns how
- * many; *revocations is in the current memory context.
+ * Needs SPI.  Claims up to limit rows behind *place that were due at the given
+ * time, moves *place on, and returns how many; *revocations is in the current
+ * memory context.
  */
 extern int	sendkit_queue_claim(Oid schema, TimestampTz due, int limit,
+								SendkitQueuePlace *place,
 								SendkitRevocation **revocations);
 
 /* Needs SPI.  Settles a row if it is still as it was claimed.  Returns whether it was. */
