@@ -3,13 +3,15 @@
  * bare_multi.c
  *	  The cheapest way to make many calls at a time: libcurl's multi interface.
  *
- * usage: bare_multi BASE_URL KEY CALLS CONCURRENCY [CA_FILE]
+ * usage: bare_multi BASE_URL KEY CALLS CONCURRENCY CONNECTIONS [CA_FILE]
  *
  * A sliding window: as many handles as there may be calls in flight, each of
  * them used over and over.  Driven by curl_multi_socket_action() from epoll,
  * because curl_multi_poll() looks at every socket each time, and stalls at
  * times on a shared HTTP/2 connection.  Over TLS the first connection is waited
- * for (PIPEWAIT), and is the only one if the server speaks HTTP/2.
+ * for (PIPEWAIT).  For HTTP/2, say that there is to be one connection: libcurl
+ * takes a new one for full at 100 requests until the server's settings have
+ * come, and then opens connections for all others.
  *
  * Prints what it took, all from the start of main(): nanoseconds of wall time,
  * and of CPU time.
@@ -64,7 +66,7 @@ on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *known)
 }
 
 static CURLM *
-make_multi(long concurrency)
+make_multi(long connections)
 {
 	CURLM	   *multi = curl_multi_init();
 
@@ -73,7 +75,8 @@ make_multi(long concurrency)
 	curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, on_timer);
 	curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long) CURLPIPE_MULTIPLEX);
 	curl_multi_setopt(multi, CURLMOPT_MAX_CONCURRENT_STREAMS, 1000L);
-	curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, concurrency);
+	curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, connections);
+	curl_multi_setopt(multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, connections);
 	return multi;
 }
 
@@ -116,15 +119,15 @@ main(int argc, char **argv)
 				done = 0;
 	int			left;
 
-	if (argc < 5)
-		die("usage: bare_multi BASE_URL KEY CALLS CONCURRENCY [CA_FILE]");
+	if (argc < 6)
+		die("usage: bare_multi BASE_URL KEY CALLS CONCURRENCY CONNECTIONS [CA_FILE]");
 	count = atol(argv[3]);
 	concurrency = atol(argv[4]) < count ? atol(argv[4]) : count;
-	ca_file = argc > 5 ? argv[5] : NULL;
+	ca_file = argc > 6 ? argv[6] : NULL;
 
 	curl_global_init(CURL_GLOBAL_DEFAULT);
 	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	multi = make_multi(concurrency);
+	multi = make_multi(atol(argv[5]));
 	headers = make_headers(argv[2]);
 	calls = calloc(concurrency, sizeof(Call));
 

@@ -61,8 +61,11 @@ def ours(task):
 
 
 def bare_multi(task):
+    connections = 1 if task.kind == "H2" else task.concurrency
     command = [task.context.program("bare_multi"), task.url, KEY, str(task.calls),
-               str(task.concurrency)] + ([] if task.kind == "HTTP" else [task.server.ca])
+               str(task.concurrency), str(connections)]
+    if task.kind != "HTTP":
+        command.append(task.server.ca)
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return tuple(int(nanoseconds) / 1e9 for nanoseconds in output.split())
 
@@ -109,10 +112,11 @@ def xargs_curl(task):
     return scaled(task, 300, run)
 
 
-OTHERS = [("PL/Python, a pool of threads (HTTP/1.1 only)", plpython_pool),
-          ("ours, one call after the other", sequential),
-          ("`xargs -P curl`, a process per key", xargs_curl),
-          ("`COPY FROM PROGRAM 'curl'`, one after the other", copy_from_curl)]
+# name, the plot's name, what runs it
+OTHERS = [("PL/Python, a pool of threads (HTTP/1.1 only)", "PL/Python pool", plpython_pool),
+          ("ours, one call after the other", "ours, singly", sequential),
+          ("`xargs -P curl`, a process per key", "xargs -P curl", xargs_curl),
+          ("`COPY FROM PROGRAM 'curl'`, one after the other", "COPY, curl", copy_from_curl)]
 
 
 def interleave(task, rounds):
@@ -138,6 +142,13 @@ def server_share(task):
 def limit_row(name, task, rounds):
     samples = interleave(task, rounds)
     ratios = [[mine[clock] / bare[clock] for bare, mine in samples] for clock in (0, 1)]
+    if SLOW in task.url:
+        task.context.summarize(f"1,000 calls at 50 ms, {name}: wall, times bare libcurl multi",
+                               f"{median(ratios[0]):.2f}",
+                               "≤ 1.2" if task.concurrency == 1000 else "≤ 1.05")
+    else:
+        task.context.summarize(f"5,000 calls at once, {name}: CPU, times bare libcurl multi",
+                               f"{median(ratios[1]):.2f}", "≤ 1.3")
 
     def millis(which, clock):
         return f"{median([sample[which][clock] for sample in samples]) * 1e3:.0f}"
@@ -165,22 +176,22 @@ def against_others(context, path, calls, concurrency, rounds, plot):
     rows = []
     for kind, name in KINDS:
         task = Task(context, kind, path, calls, concurrency)
-        ways = [("ours", ours), *OTHERS]
-        samples = []
+        ways = [("ours", "ours", ours), *OTHERS]
+        samples = []  # (bare, [every way])
         for _ in range(rounds):
             bare = bare_multi(task)
-            samples.append((bare, [way(task) for _, way in ways]))
-        for i, (way, _) in enumerate(ways):
+            samples.append((bare, [way(task) for _, _, way in ways]))
+        rows.append([f"{name}: bare libcurl multi", "1", "1",
+                     f"{median([s[0][0] for s in samples]):.2f}",
+                     f"{median([s[0][1] for s in samples]) / calls * 1e6:.0f}"])
+        for i, (way, label, _) in enumerate(ways):
             ratios = [[sample[1][i][clock] / sample[0][clock] for sample in samples]
                       for clock in (0, 1)]
             rows.append([f"{name}: {way}", spread(ratios[0]), spread(ratios[1]),
                          f"{median([s[1][i][0] for s in samples]):.2f}",
                          f"{median([s[1][i][1] for s in samples]) / calls * 1e6:.0f}"])
-            plot.append((name, way, median(ratios[0]), median(ratios[1])))
+            plot.append((name, label, median(ratios[0]), median(ratios[1])))
             context.log(f"bulk: {rows[-1]}")
-        rows.append([f"{name}: bare libcurl multi", "1", "1",
-                     f"{median([s[0][0] for s in samples]):.2f}",
-                     f"{median([s[0][1] for s in samples]) / calls * 1e6:.0f}"])
     return table(["", "wall ratio", "CPU ratio", "wall s", "CPU µs per call"], rows)
 
 
@@ -196,6 +207,8 @@ def stalls(context, path, batches, calls):
     counts = [sum(low <= t < high for t in times) for low, high in zip(edges, edges[1:])]
     context.log(f"stalls: {counts}, worst {max(times):.1f} ms")
     delay = "50 ms" if path else "none"
+    context.summarize(f"{batches:,} batches of {calls} over HTTP/2, delay {delay}: over 200 ms",
+                      f"{counts[-1]} (worst {max(times):.0f} ms)", "0")
     return [delay, *[str(count) for count in counts], f"{median(times):.1f}", f"{max(times):.1f}"]
 
 
@@ -219,6 +232,8 @@ def memory(context, calls):
             watcher.join()
         after = anonymous_kb(session.pid)
     context.log(f"memory: {before} {peak[0]} {after} kB")
+    context.summarize(f"{calls:,} ids in one statement: the backend's memory",
+                      f"{peak[0] / 1024:.0f} MB", "bounded")
     return (f"{calls:,} ids in one statement, HTTP/2, 100 at a time: the backend's anonymous memory"
             f" is {before / 1024:.1f} MB before, at most {peak[0] / 1024:.1f} MB during, and"
             f" {after / 1024:.1f} MB after it"
@@ -235,9 +250,10 @@ def load_generator(context):
                                  "-H", ":method: DELETE", "-H", f"X-Api-Key: {KEY}",
                                  context.server.url(kind, "/v1/workspaces/w1/api-key")],
                                 check=True, capture_output=True, text=True).stdout
-        per_second = [line for line in output.splitlines() if line.startswith("finished in")][0]
+        finished = next(line for line in output.splitlines() if line.startswith("finished in"))
+        per_second = float(finished.split(",")[1].split()[0])
         rates = [5000 / bare_multi(Task(context, kind, "", 5000, 32))[0] for _ in range(5)]
-        rows.append([name, per_second.split(",")[1].split()[0], f"{median(rates):.0f}"])
+        rows.append([name, f"{per_second:.0f}", f"{median(rates):.0f}"])
     return table(["", "h2load, requests/s", "bare libcurl multi, 32 at a time"], rows)
 
 
@@ -245,40 +261,36 @@ def draw(context, slow, fast):
     """Two panels of bars, on logarithmic axes."""
     out = os.path.join(context.out, "results.svg")
     for name, plot, column in (("slow", slow, 2), ("fast", fast, 3)):
-        ways = list(dict.fromkeys(point[1] for point in plot))
         with open(os.path.join(context.work, f"{name}.dat"), "w") as f:
             f.write("way " + " ".join(f'"{kind[1]}"' for kind in KINDS) + "\n")
-            for way in ways:
-                label = way.split(",")[0].split(" (")[0].replace("`", "")
-                if "one call after" in way:
-                    label = "ours one by one"
-                values = [f"{p[column]:.3f}" for p in plot if p[1] == way]
-                f.write(f'"{label}" {" ".join(values)}\n')
+            for way in dict.fromkeys(point[1] for point in plot):
+                values = [f"{point[column]:.3f}" for point in plot if point[1] == way]
+                f.write(f'"{way}" {" ".join(values)}\n')
     subprocess.run(["gnuplot", "-e", f"out='{out}'; slow='{context.work}/slow.dat';"
                     f" fast='{context.work}/fast.dat'", os.path.join(HERE, "plot.gp")], check=True)
 
 
-def measure(context, rounds=9):
+def measure(context, rounds=11):
     with Session() as session:
         with open(os.path.join(HERE, "pool.sql")) as f:
             session.query(f.read())
     everything = ("HTTP", "TLS", "H2")
     slow, fast = [], []
     parts = [
-        "### Against the limit, 1,000 calls, 50 ms server delay\n",
+        "### Against the limit, 1,000 calls, 50 ms server delay",
         against_the_limit(context, SLOW, 1000,
                           [(32, everything), (100, everything), (1000, ("H2",))], rounds),
-        "### Against the limit, 5,000 calls, no delay\n",
+        "### Against the limit, 5,000 calls, no delay",
         against_the_limit(context, "", 5000, [(32, everything), (100, everything)], rounds),
-        "### Against other ways, 1,000 calls, 50 ms server delay, 32 at a time\n",
+        "### Against other ways, 1,000 calls, 50 ms server delay, 32 at a time",
         against_others(context, SLOW, 1000, 32, 3, slow),
-        "### Against other ways, 5,000 calls, no delay, 32 at a time\n",
+        "### Against other ways, 5,000 calls, no delay, 32 at a time",
         against_others(context, "", 5000, 32, 3, fast),
-        "### Stalls: warm batches of 100 over one HTTP/2 connection\n",
+        "### Stalls: warm batches of 100 over one HTTP/2 connection",
         table(["delay", "< 5 ms", "< 10", "< 20", "< 50", "< 100", "< 200", "more", "median ms",
                "worst ms"],
               [stalls(context, "", 1000, 100), stalls(context, SLOW, 200, 100)]),
-        "### Memory\n", memory(context, 100_000),
-        "### The server's own limit\n", load_generator(context)]
+        "### Memory", memory(context, 100_000),
+        "### The server's own limit", load_generator(context)]
     draw(context, slow, fast)
     return "## Many calls at a time\n\n" + "\n\n".join(parts) + "\n"

@@ -38,5 +38,8 @@ def measure(context):
         samples = run(context.server, kind)
         rows.append([name] + [f"{kb} kB, {fds}" for kb, fds in samples])
         context.log(f"endurance: {rows[-1]}")
+        (kb, fds), (last_kb, last_fds) = samples[1], samples[-1]
+        context.summarize(f"from 10,000 to 100,000 calls in one backend, {name}",
+                          f"{last_kb - kb:+} kB, {last_fds - fds:+} descriptors", "flat")
     return ("## Many calls in one backend\n\nAnonymous memory and open descriptors after so many"
             " calls:\n\n" + table([""] + [f"{mark:,}" for mark in MARKS], rows) + "\n")

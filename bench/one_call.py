@@ -131,6 +131,11 @@ def measure(context, calls=500, rounds=15, pairs=5):
                        for sample in compare(context.program("bare"), context.server, kind,
                                              calls, rounds, affinity)]
             rows += rows_of(samples, name)
+            if len(affinity) == 1:
+                limit = "1.25" if kind == "HTTP" else "1.15"
+                context.summarize(f"one warm call, {name}: wall / CPU, times bare libcurl",
+                                  f"{median(ratios(samples, 1, 0)):.2f}"
+                                  f" / {median(ratios(samples, 1, 1)):.2f}", f"≤ {limit}")
             context.log(f"{title}: {name}: wall {spread(ratios(samples, 1, 0))},"
                         f" CPU {spread(ratios(samples, 1, 1))}")
         parts.append(f"{title}, {n} × {rounds} rounds of {calls} calls:\n\n"

@@ -345,6 +345,8 @@ sendkit_queue_add(const SendkitQueue *queue, Datum *ids, int count, TimestampTz 
 
 	AfterTriggerEndQuery(estate);
 	ExecCloseIndices(target);
+	ExecCloseResultRelations(estate);
+	ExecResetTupleTable(estate->es_tupleTable, false);
 	ExecDropSingleTupleTableSlot(slot);
 	FreeExecutorState(estate);
 	table_close(table, NoLock);

@@ -67,6 +67,12 @@ sub count_nodes
 	return scalar grep { $condition->() } map { nodes($_->{Plan}) } @$plans;
 }
 
+sub most_pages
+{
+	my ($most) = sort { $b <=> $a } map { $_->{Plan}{'Shared Hit Blocks'} + $_->{Plan}{'Shared Read Blocks'} } @_;
+	return $most;
+}
+
 sub check_plans
 {
 	my ($name, $due) = @_;
@@ -85,7 +91,7 @@ sub check_plans
 	is(count_nodes([@plans], sub { ($_->{'Index Name'} || '') eq 'sendkit_revocation_pkey' }), scalar @plans,
 		"$name: and all find their rows by number");
 
-	my ($most) = sort { $b <=> $a } map { $_->{Plan}{'Shared Hit Blocks'} + $_->{Plan}{'Shared Read Blocks'} } @plans;
+	my $most = most_pages(@plans);
 	my $pages = sql('SELECT pg_relation_size(\'sendkit_revocation\') / current_setting(\'block_size\')::int');
 	note("$name: " . @claims . " claims; at most $most of $pages pages in one statement");
 	cmp_ok($most, '<', $pages / 50, "$name: a statement sees next to nothing of the table");
@@ -113,23 +119,43 @@ check_plans('without statistics', 60);
 # there is room. Settling takes the row out of the index.
 sub updates
 {
-	return map { [ split /\|/ ] } sql("SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'sendkit_revocation'");
+	return split /\|/,
+	  sql("SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'sendkit_revocation'");
 }
 {
-	my ($before) = updates();
+	my ($all, $hot);
+
+	# 14 reports statistics late
+	wait_until(sub { ($all, $hot) = updates(); $all == 120 }, 'all updates up to now are counted');
+	my $before = $hot;
 	requested('bulk', 1000);
 	sql('CALL sendkit_process_revocations()');
-	my $after;
-	wait_until(sub { ($after) = updates(); $after->[0] == $before->[0] + 2000 },
-		'each row has been updated twice');
-	my $hot = $after->[1] - $before->[1];
+	wait_until(sub { ($all, $hot) = updates(); $all == 2120 }, 'each row has been updated twice');
+	$hot -= $before;
 	note("$hot of 1,000 claims were heap-only");
-	cmp_ok($hot, '>', 0, 'claims');
+	cmp_ok($hot, '>=', 900, 'claims leave the indexes alone');
 }
 
-sql('ANALYZE sendkit_revocation');
+sql('VACUUM (ANALYZE) sendkit_revocation');
 requested('analyzed', 60);
 check_plans('with statistics', 60);
+
+# While somebody looks at the past (a dump, a report), what has been settled can't
+# be removed from the index. A claim has to begin where the last one ended, or a
+# large removal takes a time that grows with its square.
+TODO:
+{
+	local $TODO = 'each claim begins at the start of the index';
+	my $session = SendkitTest::Session->new($node);
+	$session->query('BEGIN ISOLATION LEVEL REPEATABLE READ');
+	$session->query('SELECT count(*) FROM sendkit_revocation WHERE id < 10');
+	sql('VACUUM sendkit_revocation');
+	requested('watched', 400);
+	my $most = most_pages(plans_of_delivery());
+	note("$most pages");
+	cmp_ok($most, '<', 200, 'with an old snapshot: a claim does not read what was settled before');
+	$session->quit;
+}
 
 is(sql('SELECT count(*) FROM sendkit_revocation WHERE finished_at IS NULL'), '0', 'nothing is left');
 $node->stop;
