@@ -331,6 +331,16 @@ work_on_queue(Run *run, void (*work) (Run *run))
 	CurrentResourceOwner = owner;
 }
 
+/* A lost synchronous standby must not hold up the books. */
+static void
+commit_books(void)
+{
+	(void) set_config_option("synchronous_commit", "local",
+							 PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
+	SPI_commit();
+}
+
 /* The transaction between two spells of sending */
 static void
 keep_books(Run *run)
@@ -340,15 +350,11 @@ keep_books(Run *run)
 	if (run->nanswered == 0 && !wants_more(run))
 		return;
 
-	/* a lost synchronous standby must not hold up the books */
-	(void) set_config_option("synchronous_commit", "local",
-							 PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_LOCAL, true, 0, false);
 	books = AllocSetContextCreate(run->context, "sendkit books", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(books);
 	work_on_queue(run, settle_and_claim);
 	MemoryContextSwitchTo(run->context);
-	SPI_commit();
+	commit_books();
 	free_settled(run);
 	MemoryContextDelete(books);
 }
@@ -398,6 +404,8 @@ gather_answers(Run *run)
 static void
 deliver(Run *run)
 {
+	/* whatever the caller has done before is not ours to commit carelessly */
+	SPI_commit();
 	do
 	{
 		keep_books(run);
@@ -459,7 +467,7 @@ save_what_is_known(Run *run)
 		PG_END_TRY();
 		dlist_pop_head_node(&run->under_way);
 	}
-	SPI_commit();
+	commit_books();
 }
 
 /* Delivers; an error finds the books in order before it goes on. */
