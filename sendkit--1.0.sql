@@ -185,7 +185,7 @@ COMMENT ON FUNCTION @extschema@.sendkit_revocation_is_ours(bigint, oid) IS
 CREATE FUNCTION @extschema@.sendkit_adopt_revocations()
 RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
-SECURITY DEFINER SET search_path = pg_catalog, @extschema@, pg_temp
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'sendkit_adopt_revocations';
 
 REVOKE ALL ON FUNCTION @extschema@.sendkit_adopt_revocations() FROM PUBLIC;
@@ -193,11 +193,13 @@ REVOKE ALL ON FUNCTION @extschema@.sendkit_adopt_revocations() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.sendkit_adopt_revocations() IS
 'makes the revocations that came with a dump or a template this database''s own, to be delivered from here; returns how many. Never call it in a copy whose original lives on';
 
+-- A body that is bound to its table when it is created: by name it could find
+-- another one, after the schema has been renamed
 CREATE FUNCTION @extschema@.sendkit_retry_revocations(ids bigint[] DEFAULT NULL)
 RETURNS bigint
 LANGUAGE sql VOLATILE PARALLEL UNSAFE
-SECURITY DEFINER SET search_path = pg_catalog, @extschema@, pg_temp
-AS $$
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
 	WITH retried AS (
 		UPDATE @extschema@.sendkit_revocation r
 		SET state = 'pending',
@@ -208,8 +210,8 @@ AS $$
 			AND (ids IS NULL OR r.id OPERATOR(pg_catalog.=) ANY (ids))
 		RETURNING 1
 	)
-	SELECT pg_catalog.count(*) FROM retried
-$$;
+	SELECT pg_catalog.count(*) FROM retried;
+END;
 
 REVOKE ALL ON FUNCTION @extschema@.sendkit_retry_revocations(bigint[]) FROM PUBLIC;
 

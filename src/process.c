@@ -331,13 +331,28 @@ work_on_queue(Run *run, void (*work) (Run *run))
 	CurrentResourceOwner = owner;
 }
 
+static void
+set_for_transaction(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
+}
+
+/*
+ * Several processes at once skip each other's rows; under a stricter isolation
+ * level, which may be the session's default, they would fail instead.
+ */
+static void
+begin_books(void)
+{
+	set_for_transaction("transaction_isolation", "read committed");
+}
+
 /* A lost synchronous standby must not hold up the books. */
 static void
 commit_books(void)
 {
-	(void) set_config_option("synchronous_commit", "local",
-							 PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_LOCAL, true, 0, false);
+	set_for_transaction("synchronous_commit", "local");
 	SPI_commit();
 }
 
@@ -350,6 +365,7 @@ keep_books(Run *run)
 	if (run->nanswered == 0 && !wants_more(run))
 		return;
 
+	begin_books();
 	books = AllocSetContextCreate(run->context, "sendkit books", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(books);
 	work_on_queue(run, settle_and_claim);
@@ -446,6 +462,7 @@ static void
 save_what_is_known(Run *run)
 {
 	SPI_rollback();
+	begin_books();
 	unsettle(run);
 	while (!dlist_is_empty(&run->answered))
 		dlist_push_tail(&run->under_way, dlist_pop_head_node(&run->answered));

@@ -125,9 +125,14 @@ static const PlanRule plan_rules[PLANS] = {
 	{adopt_sql, 2, {INT8OID, OIDOID}},
 };
 
-/* The session's plans, and the schema that they are for */
+/*
+ * The session's plans, and the schema that they are for: by its number and by
+ * its name, since a plan that is made anew looks its table up by name, and
+ * after a renaming that name may be somebody else's.
+ */
 static SPIPlanPtr plans[PLANS];
 static Oid	plans_schema = InvalidOid;
+static NameData plans_schema_name;
 
 static void
 forget_plans(void)
@@ -159,10 +164,12 @@ make_plan(Oid schema, const PlanRule *rule)
 static SPIPlanPtr
 get_plan(Oid schema, QueuePlan which)
 {
-	/* the extension may have been created again elsewhere */
-	if (schema != plans_schema)
+	const char *name = get_namespace_name(schema);
+
+	if (schema != plans_schema || strcmp(name, NameStr(plans_schema_name)) != 0)
 		forget_plans();
 	plans_schema = schema;
+	namestrcpy(&plans_schema_name, name);
 	if (plans[which] == NULL)
 		plans[which] = make_plan(schema, &plan_rules[which]);
 	return plans[which];
