@@ -19,6 +19,7 @@
 #include <time.h>
 
 #include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 
 #include "api.h"
 #include "details.h"
@@ -27,6 +28,8 @@
 
 /* An id's length in bytes of UTF-8 */
 #define MAX_ID_LENGTH 255
+
+#define TOO_LONG "It is longer than 255 bytes in UTF-8."
 
 /* How often an id could be percent-encoded over and over: its length bounds it */
 #define ESCAPED_BYTE 3
@@ -50,7 +53,7 @@ const char *
 sendkit_outcome_name(SendkitOutcome outcome)
 {
 	static const char *const names[SENDKIT_OUTCOMES] = {
-		"deleted", "absent", "rejected", "unavailable", "unknown"
+		"unknown", "unavailable", "rejected", "absent", "deleted"
 	};
 
 	return names[outcome];
@@ -123,14 +126,14 @@ is_disguised_dot_segment(const char *utf8)
 }
 
 static const char *
-id_fault(const char *utf8)
+utf8_fault(const char *utf8)
 {
 	if (utf8 == NULL)
 		return "It has no valid form in UTF-8.";
 	if (utf8[0] == '\0')
 		return "It is empty.";
 	if (strlen(utf8) > MAX_ID_LENGTH)
-		return "It is longer than 255 bytes in UTF-8.";
+		return TOO_LONG;
 	if (sendkit_text_has_control(utf8))
 		return "It contains a control character.";
 	if (is_disguised_dot_segment(utf8))
@@ -165,11 +168,29 @@ percent_encode(const char *text)
 	return out.data;
 }
 
+/* Returns the id in UTF-8, or NULL with *fault set. */
+static char *
+id_to_utf8(const SendkitTextConverter *converter, const char *id, int len,
+		   const char **fault)
+{
+	char	   *utf8;
+
+	/* no encoding takes more bytes than this for what fits */
+	if (len > MAX_ID_LENGTH * MAX_CONVERSION_GROWTH)
+	{
+		*fault = TOO_LONG;
+		return NULL;
+	}
+	utf8 = sendkit_text_to_utf8(converter, id, len);
+	*fault = utf8_fault(utf8);
+	return *fault ? NULL : utf8;
+}
+
 const char *
 sendkit_api_id_fault(const SendkitTextConverter *converter, const char *id, int len)
 {
-	char	   *utf8 = sendkit_text_to_utf8(converter, id, len);
-	const char *fault = id_fault(utf8);
+	const char *fault;
+	char	   *utf8 = id_to_utf8(converter, id, len, &fault);
 
 	if (utf8)
 		pfree(utf8);
@@ -180,11 +201,10 @@ char *
 sendkit_api_segment(const SendkitTextConverter *converter,
 					const char *id, int len, const char **fault)
 {
-	char	   *utf8 = sendkit_text_to_utf8(converter, id, len);
+	char	   *utf8 = id_to_utf8(converter, id, len, fault);
 	char	   *segment;
 
-	*fault = id_fault(utf8);
-	if (*fault)
+	if (utf8 == NULL)
 		return NULL;
 	segment = percent_encode(utf8);
 	pfree(utf8);
@@ -447,7 +467,8 @@ judge_rate_limit(const Evidence *evidence, SendkitVerdict *verdict)
 		verdict->message =
 			psprintf("the SendKit API takes no requests for now (status %d) and asks to wait "
 					 INT64_FORMAT " s; " NOTHING_DELETED,
-					 evidence->result->status, (verdict->retry_after_ms + 999) / 1000);
+					 evidence->result->status,
+					 verdict->retry_after_ms / 1000 + (verdict->retry_after_ms % 1000 != 0));
 	else
 		verdict->message =
 			psprintf("the SendKit API takes no requests for now (status %d); " NOTHING_DELETED,

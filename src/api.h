@@ -12,14 +12,17 @@
 #include "http.h"
 #include "text.h"
 
-/* Everything that can become of a request to delete a workspace's key */
+/*
+ * Everything that can become of a request to delete a workspace's key.  Zero is
+ * the one that claims nothing.
+ */
 typedef enum SendkitOutcome
 {
-	SENDKIT_DELETED,			/* the key is gone */
-	SENDKIT_ABSENT,				/* the API knows of no key to delete */
-	SENDKIT_REJECTED,			/* the API refused for good */
-	SENDKIT_UNAVAILABLE,		/* the request certainly had no effect */
 	SENDKIT_UNKNOWN,			/* the key may or may not be gone */
+	SENDKIT_UNAVAILABLE,		/* the request certainly had no effect */
+	SENDKIT_REJECTED,			/* the API refused for good */
+	SENDKIT_ABSENT,				/* the API knows of no key to delete */
+	SENDKIT_DELETED,			/* the key is gone */
 } SendkitOutcome;
 
 #define SENDKIT_OUTCOMES 5

@@ -198,6 +198,16 @@ sendkit_curl_looks_before_reuse(unsigned int version)
 	return version < 0x080f00;
 }
 
+/*
+ * May libcurl start a resolver thread later than it says that it is about to
+ * resolve?  From 8.20 on it queues what a thread is to do.
+ */
+static inline bool
+sendkit_curl_starts_threads_unannounced(unsigned int version)
+{
+	return version >= 0x081400;
+}
+
 static inline CURLcode
 sendkit_curl_easy_quick_exit(CURL *easy pg_attribute_unused())
 {

@@ -196,6 +196,17 @@ notice_kind_of_key(const Call *call, bool rejected)
 
 /* --- one workspace --- */
 
+/* Somebody may have altered the type: better found out before anything is sent. */
+static void
+check_columns(TupleDesc desc, int expected)
+{
+	if (desc->natts != expected)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("the function's row type does not have the columns of this version of sendkit"),
+				 errhidestmt(true), errhidecontext(true)));
+}
+
 /* The row type's descriptor, looked up once per query */
 static TupleDesc
 row_type(FunctionCallInfo fcinfo)
@@ -210,6 +221,7 @@ row_type(FunctionCallInfo fcinfo)
 	old = MemoryContextSwitchTo(flinfo->fn_mcxt);
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
+	check_columns(desc, 2);
 	desc = BlessTupleDesc(desc);
 	MemoryContextSwitchTo(old);
 	flinfo->fn_extra = desc;
@@ -242,7 +254,8 @@ delete_one(Call *call)
 
 	begin_dispatch(call, 1);
 	sendkit_dispatcher_add(call->dispatcher, &deletion);
-	(void) sendkit_dispatcher_next(call->dispatcher, -1);
+	if (sendkit_dispatcher_next(call->dispatcher, -1) != &deletion || !deletion.finished)
+		elog(ERROR, "lost track of a request");
 
 	notice_kind_of_key(call, deletion.verdict.outcome == SENDKIT_REJECTED);
 	return result_row(desc, &deletion.verdict);
@@ -342,6 +355,13 @@ with_commas(int number)
 }
 
 static void
+restore_title(const Bulk *bulk)
+{
+	if (bulk->title)
+		set_ps_display(bulk->title);
+}
+
+static void
 keep_title(Bulk *bulk)
 {
 	int			len;
@@ -401,6 +421,8 @@ log_interruption(int code pg_attribute_unused(), Datum arg)
 	const Bulk *bulk = (const Bulk *) DatumGetPointer(arg);
 	const SendkitTally *tally = bulk->tally;
 	int			left = bulk->count - tally->finished - tally->in_flight;
+
+	restore_title(bulk);
 
 	ereport(LOG,
 			(errmsg("sendkit_delete_api_keys was interrupted: %d deleted, %d absent, %d rejected, %d unavailable, %d unknown, %d not sent",
@@ -489,6 +511,7 @@ delete_many(Call *call)
 	Bulk		bulk;
 
 	sendkit_begin_rows(fcinfo);
+	check_columns(rows->setDesc, COLUMNS);
 	if (PG_ARGISNULL(0))
 		report_null("workspace_ids");
 
@@ -510,8 +533,7 @@ delete_many(Call *call)
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(log_interruption, PointerGetDatum(&bulk));
 
-	if (bulk.title)
-		set_ps_display(bulk.title);
+	restore_title(&bulk);
 	notice_kind_of_key(call, bulk.tally->outcomes[SENDKIT_REJECTED] > 0);
 	return (Datum) 0;
 }

@@ -39,6 +39,9 @@
 
 #define NEVER PG_INT64_MAX
 
+/* What judging an answer may take of the stack, with much to spare */
+#define STACK_RESERVE (64 * 1024)
+
 struct SendkitDispatcher
 {
 	const SendkitTextConverter *converter;
@@ -73,12 +76,13 @@ static void
 copy_verdict(SendkitDispatcher *dispatcher, SendkitVerdict *to, const SendkitVerdict *from)
 {
 	MemoryContext old = MemoryContextSwitchTo(dispatcher->result_context);
+	SendkitVerdict copy = *from;
 
-	*to = *from;
-	to->message = copy_text(from->message);
-	to->error_code = copy_text(from->error_code);
-	to->details = copy_text(from->details);
+	copy.message = copy_text(from->message);
+	copy.error_code = copy_text(from->error_code);
+	copy.details = copy_text(from->details);
 	MemoryContextSwitchTo(old);
+	*to = copy;
 }
 
 static void
@@ -181,6 +185,7 @@ settle(SendkitDispatcher *dispatcher, SendkitDeletion *deletion, const SendkitVe
 	int64		now = sendkit_http_now();
 
 	copy_verdict(dispatcher, &deletion->verdict, verdict);
+	leave_flight(dispatcher, deletion);
 	if (verdict->outcome == SENDKIT_UNAVAILABLE)
 		deletion->due = now + pause_ms(deletion, verdict);
 	else
@@ -203,7 +208,6 @@ handle_result(SendkitDispatcher *dispatcher, const SendkitHttpResult *result)
 	SendkitVerdict verdict;
 	MemoryContext old = MemoryContextSwitchTo(dispatcher->judge_context);
 
-	leave_flight(dispatcher, deletion);
 	sendkit_api_judge(dispatcher->converter, result, dispatcher->platform_key, &verdict);
 	settle(dispatcher, deletion, &verdict);
 	MemoryContextSwitchTo(old);
@@ -305,6 +309,8 @@ send_waiting(SendkitDispatcher *dispatcher, int64 now)
 			stop_waiting(dispatcher, deletion);
 			send_deletion(dispatcher, deletion, now);
 		}
+		else
+			wake = Min(wake, deletion->deadline);
 	}
 	return wake;
 }
@@ -326,6 +332,20 @@ start_deletions(SendkitDispatcher *dispatcher, int64 now)
 
 /* --- the door --- */
 
+/*
+ * Raises 54001 now rather than when an answer is here: the parser of answers
+ * checks the stack's depth.
+ */
+static pg_noinline void
+check_room_on_stack(void)
+{
+	volatile char room[STACK_RESERVE];
+
+	room[0] = room[STACK_RESERVE - 1] = 0;
+	(void) room[0];
+	check_stack_depth();
+}
+
 SendkitDispatcher *
 sendkit_dispatcher_begin(const SendkitTextConverter *converter,
 						 const char *platform_key, int max_concurrency,
@@ -334,6 +354,8 @@ sendkit_dispatcher_begin(const SendkitTextConverter *converter,
 	SendkitDispatcher *dispatcher = palloc0(sizeof(SendkitDispatcher));
 
 	sendkit_guc_check();
+	check_room_on_stack();
+	sendkit_http_check_idle();
 	dispatcher->converter = converter;
 	dispatcher->platform_key = platform_key;
 	/* a setting may change, and its old value be freed, between two sends */

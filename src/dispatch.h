@@ -43,8 +43,9 @@ typedef struct SendkitTally
 /*
  * Returns a dispatcher of the current settings, in the current memory context,
  * where the verdicts' texts will be, too.  The converter and the key must live
- * as long.  Raises what sendkit_guc_check() and
- * sendkit_http_begin() raise.  There is one at a time;
+ * as long.  Raises what sendkit_guc_check(),
+ * sendkit_http_check_idle() and sendkit_http_begin() raise, and 54001 when
+ * the stack is nearly used up.  There is one at a time;
  * it must be ended by sendkit_dispatcher_end(), also after an error.
  */
 extern SendkitDispatcher *sendkit_dispatcher_begin(const SendkitTextConverter *converter,

@@ -60,8 +60,9 @@
 #define MAX_BODY_SIZE (64 * 1024)
 #define MAX_HEADER_SIZE (64 * 1024)
 
-/* A body's first buffer; one that grew is not kept for the next answer */
+/* A body's first buffer, and the largest that is kept for the next answer */
 #define BODY_BUFFER_SIZE 1024
+#define KEPT_BODY_SIZE 8192
 
 /* Enough for any number of seconds and any HTTP date */
 #define MAX_RETRY_AFTER_SIZE 64
@@ -71,6 +72,8 @@
  * be the first, or the next request goes into a void.
  */
 #define IDLE_CLOSE_MS 30000
+
+/* Setting a timer is dear next to a warm call: a second more or less is alike */
 #define IDLE_ARM_MS 1000
 
 /* Streams on one HTTP/2 connection, as far as the server agrees */
@@ -127,7 +130,7 @@ typedef struct HttpPool
 	dlist_head	spare;
 	dlist_head	failed;			/* to be freed */
 	int64		timer;			/* when libcurl wants to be called, or NO_TIMER */
-	int64		armed_at;		/* when the idle timeout was last set */
+	int64		idle_since;		/* when the idle timeout was last set anew */
 	int			concurrency;	/* of the batch */
 	int			connections;	/* that there may be */
 	bool		sent;			/* a request has left since all was cold */
@@ -417,6 +420,7 @@ set_tls_options(CURL *easy, const char *ca_file)
 	const char *folder = system_ca_folder();
 
 	SETOPT(easy, CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
+	SETOPT(easy, CURLOPT_PROXY_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
 	SETOPT(easy, CURLOPT_SSL_VERIFYPEER, 1L);
 	SETOPT(easy, CURLOPT_SSL_VERIFYHOST, 2L);
 	if (ca_file[0] != '\0')
@@ -450,6 +454,7 @@ set_route_options(CURL *easy, const char *proxy, bool plain)
 	/* rather share the first connection than open one per request */
 	SETOPT(easy, CURLOPT_PIPEWAIT, plain ? 0L : 1L);
 	SETOPT(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+	SETOPT(easy, CURLOPT_MAXAGE_CONN, (long) (IDLE_CLOSE_MS / 1000));
 	return true;
 }
 
@@ -533,11 +538,27 @@ new_transfer(void)
 	return transfer;
 }
 
+/* Gives back what a large answer took. */
+static void
+shrink_body(Transfer *transfer)
+{
+	char	   *small;
+
+	if (transfer->body_size <= KEPT_BODY_SIZE)
+		return;
+	small = realloc(transfer->body, BODY_BUFFER_SIZE);
+	if (small == NULL)
+		return;
+	transfer->body = small;
+	transfer->body_size = BODY_BUFFER_SIZE;
+}
+
 /* Makes a transfer ready for its next request. */
 static void
 reset_transfer(Transfer *transfer)
 {
 	transfer->tag = NULL;
+	shrink_body(transfer);
 	transfer->body_len = 0;
 	transfer->body[0] = '\0';
 	transfer->header_len = 0;
@@ -708,7 +729,6 @@ report_out_of_memory(void)
 	ereport(ERROR,
 			(errcode(ERRCODE_OUT_OF_MEMORY),
 			 errmsg("out of memory"),
-			 errdetail("Nothing was sent to the SendKit API."),
 			 errhidestmt(true), errhidecontext(true)));
 }
 
@@ -827,7 +847,7 @@ on_idle_timeout(void)
 	errno = save_errno;
 }
 
-/* Setting a timer is dear next to a warm call: a second more or less is alike. */
+/* To be called when a batch has ended. */
 static void
 arm_idle_timeout(void)
 {
@@ -836,19 +856,34 @@ arm_idle_timeout(void)
 	if (pool == NULL || pool->sockets.opened == 0)
 		return;
 	now = sendkit_http_now();
-	if (get_timeout_active(idle_timeout) && now < pool->armed_at + IDLE_ARM_MS)
+	if (get_timeout_active(idle_timeout) && now < pool->idle_since + IDLE_ARM_MS)
 		return;
 	enable_timeout_after(idle_timeout, IDLE_CLOSE_MS);
-	pool->armed_at = now;
+	pool->idle_since = now;
 }
 
-/* An error disables all timeouts before the transaction is aborted. */
+/* To be called when the timeout was disabled: sets it for the time that is left. */
+static void
+rearm_idle_timeout(void)
+{
+	int64		left;
+
+	if (pool == NULL || pool->sockets.opened == 0 || get_timeout_active(idle_timeout))
+		return;
+	left = pool->idle_since + IDLE_CLOSE_MS - sendkit_http_now();
+	enable_timeout_after(idle_timeout, (int) Max(left, 1));
+}
+
+/*
+ * An error disables all timeouts before the transaction is aborted.  Further
+ * errors before its end do so unseen: then libcurl, which keeps to the same
+ * time, at least does not use the connections any more.
+ */
 static void
 on_transaction_end(XactEvent event, void *arg pg_attribute_unused())
 {
-	if (event == XACT_EVENT_ABORT && !batch_open &&
-		!get_timeout_active(idle_timeout))
-		arm_idle_timeout();
+	if (event == XACT_EVENT_ABORT && !batch_open)
+		rearm_idle_timeout();
 }
 
 static void
@@ -904,12 +939,24 @@ abandon_pool(void)
 /* --- the door --- */
 
 void
+sendkit_http_check_idle(void)
+{
+	if (batch_open)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot call the SendKit API while another call of the same session is under way"),
+				 errhidestmt(true), errhidecontext(true)));
+}
+
+void
 sendkit_http_begin(const SendkitHttpEndpoint *endpoint, int concurrency)
 {
 	int			granted;
 
 	initialize_curl();
 	initialize_idleness();
+	/* its first call may raise an error */
+	(void) sendkit_wait_event();
 	batch_open = true;
 
 	if (pool && !pool_fits(endpoint))
@@ -1090,8 +1137,11 @@ static void
 enter_curl(curl_socket_t fd, int action)
 {
 	int			running;
-	CURLMcode	result = curl_multi_socket_action(pool->multi, fd, action, &running);
+	CURLMcode	result;
 
+	if (sendkit_curl_starts_threads_unannounced(curl_version_found()))
+		on_resolve(NULL, NULL, NULL);
+	result = curl_multi_socket_action(pool->multi, fd, action, &running);
 	if (pool->signals_blocked)
 	{
 		restore_signals(&pool->signals_before);

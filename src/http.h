@@ -61,6 +61,12 @@ typedef struct SendkitHttpResult
 } SendkitHttpResult;
 
 /*
+ * Raises 55000 if a batch is under way: a function that a batch's owner calls,
+ * a trigger for instance, cannot begin another one.
+ */
+extern void sendkit_http_check_idle(void);
+
+/*
  * Makes the session's connections ready for up to concurrency requests at a
  * time; with few descriptors left, for fewer.  Raises 53000
  * when there is no descriptor for even one, 53200 when memory is short, and

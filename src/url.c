@@ -191,6 +191,10 @@ proxy_parts_fault(const UrlParts *parts)
 	if (parts->query || parts->fragment ||
 		(parts->path && parts->path[0] != '\0' && strcmp(parts->path, "/") != 0))
 		return "The URL of a proxy has no path, query or fragment.";
+	/* without support for it, libcurl's error would show the proxy's password */
+	if (strcmp(parts->scheme, "https") == 0 &&
+		!(curl_version_info(CURLVERSION_NOW)->features & CURL_VERSION_HTTPS_PROXY))
+		return "This server's libcurl does not support HTTPS proxies.";
 	for (size_t i = 0; i < lengthof(schemes); i++)
 	{
 		if (strcmp(parts->scheme, schemes[i]) == 0)
