@@ -13,9 +13,10 @@
  * it claims only twice as many rows as it can have in flight, and gives each
  * at most MAX_REQUEST_TIMEOUT_MS.
  *
- * When the procedure is interrupted, it still settles what it knows: answers
- * that have come, rows that have not been sent.  What is in flight counts as
- * unknown.  A process that dies settles nothing; its claims expire.
+ * When the procedure fails or is cancelled, it still settles what it knows:
+ * answers that have come, rows that have not been sent.  What is in flight
+ * counts as unknown.  A process that dies, or is terminated, settles nothing;
+ * its claims expire.
  *
  * Memory: the run's context lives as long as the procedure, across its
  * transactions.  A claim is freed when the transaction that settled it has
@@ -50,8 +51,14 @@
 /* An answer is settled after this time at the latest */
 #define SETTLE_INTERVAL_MS 1000
 
+/* A failed process waits this long for a lock to save what it knows */
+#define SAVE_LOCK_TIMEOUT "2s"
+
 /* Backoff between attempts: from 1 s up to 1 h */
 #define MAX_BACKOFF_S 3600.0
+
+/* The API does not know the key, or not any more */
+#define HTTP_UNAUTHORIZED 401
 
 /* A claimed row on its way */
 typedef struct Claim
@@ -393,7 +400,9 @@ take_answer(Run *run, SendkitDeletion *deletion)
 	dlist_delete(&claim->node);
 	dlist_push_tail(&run->answered, &claim->node);
 	run->nanswered++;
-	if (is_shut_out(&deletion->verdict))
+	/* the next call may find another key */
+	if (is_shut_out(&deletion->verdict) ||
+		deletion->verdict.status == HTTP_UNAUTHORIZED)
 		run->exhausted = true;
 }
 
@@ -461,13 +470,16 @@ settle_first_under_way(Run *run)
 static void
 save_what_is_known(Run *run)
 {
+	bool		hopeless = false;
+
 	SPI_rollback();
 	begin_books();
+	set_for_transaction("lock_timeout", SAVE_LOCK_TIMEOUT);
 	unsettle(run);
 	while (!dlist_is_empty(&run->answered))
 		dlist_push_tail(&run->under_way, dlist_pop_head_node(&run->answered));
 
-	while (!dlist_is_empty(&run->under_way))
+	while (!dlist_is_empty(&run->under_way) && !hopeless)
 	{
 		MemoryContext old = CurrentMemoryContext;
 
@@ -478,6 +490,8 @@ save_what_is_known(Run *run)
 		PG_CATCH();
 		{
 			/* the first error is the one to be told */
+			hopeless = geterrcode() == ERRCODE_QUERY_CANCELED ||
+				geterrcode() == ERRCODE_LOCK_NOT_AVAILABLE;
 			MemoryContextSwitchTo(old);
 			FlushErrorState();
 		}

@@ -19,8 +19,8 @@
  *
  * Rows are added without a statement, as logical replication adds them: a row
  * trigger calls that for each row of a bulk removal, and the executor's start
- * and end would cost more than the rest.  Constraints, indexes and triggers of
- * the table are served all the same; the right to insert is not asked for,
+ * and end would cost more than the rest.  Constraints, indexes and row triggers
+ * of the table are served all the same; the right to insert is not asked for,
  * since those who may call the functions above it need none.
  *
  * The table is found in the schema of the function that was called, never by
@@ -305,17 +305,38 @@ sendkit_queue_find(Oid schema, SendkitQueue *queue)
 	queue->sequence = get_relname_relid(SEQUENCE_NAME, schema);
 }
 
+/* Are the columns that we fill in there?  Others may have been added behind. */
+static bool
+has_our_columns(TupleDesc desc)
+{
+	static const Oid types[COLUMNS] = {
+		INT8OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID, TIMESTAMPTZOID, INT4OID,
+		TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, INT4OID, TEXTOID,
+		INT8OID, OIDOID
+	};
+
+	if (desc->natts < COLUMNS)
+		return false;
+	for (int i = 0; i < COLUMNS; i++)
+	{
+		if (TupleDescAttr(desc, i)->attisdropped ||
+			TupleDescAttr(desc, i)->atttypid != types[i])
+			return false;
+	}
+	return true;
+}
+
 static Relation
 open_queue(Oid table)
 {
 	Relation	queue = table_open(table, RowExclusiveLock);
 
-	if (RelationGetDescr(queue)->natts != COLUMNS)
+	if (!has_our_columns(RelationGetDescr(queue)))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("relation \"%s\" does not have the columns of this version of sendkit",
 						TABLE_NAME),
-				 errhint("Run ALTER EXTENSION sendkit UPDATE.")));
+				 errhint("Undo what has been altered, or run ALTER EXTENSION sendkit UPDATE.")));
 	return queue;
 }
 
@@ -343,6 +364,7 @@ sendkit_queue_add(const SendkitQueue *queue, Datum *ids, int count, TimestampTz 
 		values[COLUMN_WORKSPACE_ID] = ids[i];
 
 		ExecClearTuple(slot);
+		memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts * sizeof(bool));
 		memcpy(slot->tts_values, values, sizeof(values));
 		memcpy(slot->tts_isnull, nulls, sizeof(nulls));
 		ExecStoreVirtualTuple(slot);
