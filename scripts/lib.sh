@@ -77,11 +77,29 @@ missing_standin_packages() {
 	command -v openssl >/dev/null || echo openssl
 }
 
+# Not every version of PostgreSQL has a package of pg_cron, and its test does
+# without. Where apt knows no packages yet, it will.
+missing_pg_cron() {
+	local package=postgresql-%v-cron version
+
+	if [ -n "$system_pg_config" ]; then
+		[ ! -e "$("$system_pg_config" --pkglibdir)/pg_cron.so" ] || return 0
+		version=$("$system_pg_config" --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/')
+		package=postgresql-$version-cron
+		if apt-cache show postgresql-common >/dev/null 2>&1 &&
+			! apt-cache show "$package" >/dev/null 2>&1; then
+			return 0
+		fi
+	fi
+	echo "$package"
+}
+
 missing_test_packages() {
 	[ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
 	perl -MIPC::Run -e 1 2>/dev/null || echo libipc-run-perl
 	python3 -c 'import h2' 2>/dev/null || echo python3-h2
 	command -v nghttpx >/dev/null || echo nghttp2-proxy
+	missing_pg_cron
 }
 
 # Prints the Debian packages without which the given kinds of work can't be done.

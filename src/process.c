@@ -470,7 +470,7 @@ settle_first_under_way(Run *run)
 static void
 save_what_is_known(Run *run)
 {
-	bool		hopeless = false;
+	volatile bool hopeless = false;
 
 	SPI_rollback();
 	begin_books();

@@ -127,7 +127,7 @@ sub calls_sql
 SKIP:
 {
 	my ($status) = $node->psql('postgres', 'CREATE EXTENSION dblink');
-	skip 'dblink is not installed', 5 if $status != 0;
+	skip 'dblink is not installed', 6 if $status != 0;
 
 	my $session = SendkitTest::Session->new($node);
 	my $connect = 'SELECT dblink_connect(%s, '
@@ -165,6 +165,8 @@ SKIP:
 	  || diag(explain(\@wrong));
 	like($seen[0], qr/^53000|unavailable/, 'without a descriptor no call');
 	is($seen[-1], '00000 deleted', 'with some it works');
+	# at least one socket, and what it is waited for with
+	cmp_ok($#seen, '>=', 3, 'a call asks for all that it takes');
 	is_outcome($session->call('ws-full'), 'deleted', 'and goes on to work');
 }
 
