@@ -81,7 +81,10 @@
 
 /*
  * libcurl takes a new HTTP/2 connection for full at this many streams, until
- * the server's settings have arrived, and opens others for the surplus.
+ * the server's settings have arrived, and opens others for the surplus.  So
+ * at first no more than these are handed to it.  The rest follow when the
+ * server has spoken; or, before, as soon as two requests share a connection,
+ * with libcurl kept from opening another one until the server has spoken.
  */
 #define COLD_STREAMS 100
 
@@ -135,6 +138,8 @@ typedef struct HttpPool
 	int			connections;	/* that there may be */
 	bool		sent;			/* a request has left since all was cold */
 	bool		warm;			/* ... and the server has spoken since */
+	bool		shared;			/* ... and not, but two requests share a connection */
+	bool		capped;			/* libcurl is kept to one connection */
 	bool		started;		/* a transfer was added since libcurl ran */
 	bool		signals_blocked;	/* by on_resolve(), until libcurl returns */
 	sigset_t	signals_before;
@@ -334,6 +339,8 @@ on_about_to_send(void *arg, char *peer_ip pg_attribute_unused(),
 		transfer->resend_refused = true;
 		return CURL_PREREQFUNC_ABORT;
 	}
+	if (!transfer->sent && pool->sent && !pool->warm && pool->sockets.opened == 1)
+		pool->shared = true;
 	transfer->sent = true;
 	pool->sent = true;
 	return CURL_PREREQFUNC_OK;
@@ -977,7 +984,7 @@ sendkit_http_begin(const SendkitHttpEndpoint *endpoint, int concurrency)
 	pool->connections = granted;
 	pool->concurrency = concurrency;
 	if (pool->sockets.opened == 0)
-		pool->sent = pool->warm = false;
+		pool->sent = pool->warm = pool->shared = false;
 }
 
 int
@@ -986,7 +993,8 @@ sendkit_http_capacity(void)
 	/* without HTTP/2, more requests than connections would only queue up */
 	if (pool->plain)
 		return pool->connections;
-	return pool->warm ? pool->concurrency : Min(pool->concurrency, COLD_STREAMS);
+	return pool->warm || pool->capped ?
+		pool->concurrency : Min(pool->concurrency, COLD_STREAMS);
 }
 
 static Transfer *
@@ -1195,6 +1203,17 @@ run_timer(void)
 	enter_curl(CURL_SOCKET_TIMEOUT, 0);
 }
 
+/* Keeps libcurl to one connection, or allows it what there may be. */
+static void
+cap_connections(bool cap)
+{
+	if (cap == pool->capped)
+		return;
+	curl_multi_setopt(pool->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS,
+					  cap ? 1L : (long) pool->connections);
+	pool->capped = cap;
+}
+
 static void
 run_sockets(void)
 {
@@ -1206,7 +1225,10 @@ run_sockets(void)
 	for (int i = 0; i < nevents; i++)
 		enter_curl(events[i].fd, events[i].action);
 	if (nevents > 0 && sent_before)
+	{
 		pool->warm = true;
+		cap_connections(false);
+	}
 }
 
 /* Waits until something happens, or the time is up.  Serves no interrupt. */
@@ -1245,6 +1267,8 @@ sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result)
 		CHECK_FOR_INTERRUPTS();
 
 		now = sendkit_http_now();
+		if (pool->shared && !pool->warm && pool->concurrency > COLD_STREAMS)
+			cap_connections(true);
 		if (pool->timer <= now)
 			run_timer();
 		else if (give_up <= now || sendkit_http_capacity() > capacity)
@@ -1282,6 +1306,7 @@ sendkit_http_end(void)
 		abandon_pool();
 	else if (pool)
 	{
+		cap_connections(false);
 		while (!dlist_is_empty(&pool->active))
 			retire_transfer(dlist_head_element(Transfer, node, &pool->active), false);
 		free_transfers(&pool->failed);
