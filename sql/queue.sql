@@ -225,12 +225,15 @@ CALL sendkit_process_revocations();
 \set VERBOSITY default
 SELECT workspace_id, state, attempts FROM sendkit_revocation WHERE id = 1;
 \! eval "$REQUESTS"
--- Without an answer, the last attempt in time fails too.
-SELECT sendkit_request_revocation('last;delay=1.2;status=500', clock_timestamp() + interval '1 s') AS id;
-\set VERBOSITY terse
+-- What is under way then isn't waited for any longer, and not tried again.
+SELECT sendkit_request_revocation('last;delay=10;status=500', clock_timestamp() + interval '1.5 s') AS id;
+SET client_min_messages = error;
 CALL sendkit_process_revocations();
-\set VERBOSITY default
-SELECT workspace_id, state, attempts, outcome, status FROM sendkit_revocation WHERE id = 4;
+SELECT clock_timestamp() - requested_at < interval '5 s' AS soon FROM sendkit_revocation WHERE id = 4;
+UPDATE sendkit_revocation SET next_attempt_at = now() WHERE state = 'pending';
+CALL sendkit_process_revocations();
+RESET client_min_messages;
+SELECT workspace_id, state, outcome, status FROM sendkit_revocation WHERE id = 4;
 \! eval "$REQUESTS"
 
 -- A request that is never answered is given up, and the procedure comes to its

@@ -239,6 +239,12 @@ CREATE TRIGGER revoke AFTER UPDATE ON workspace REFERENCING OLD TABLE AS removed
 UPDATE workspace SET n = 2;
 \echo :SQLSTATE
 DROP TRIGGER revoke ON workspace;
+-- (a clause that is about no row)
+CREATE TRIGGER revoke AFTER UPDATE ON workspace REFERENCING OLD TABLE AS removed
+	FOR EACH STATEMENT WHEN (current_user <> '') EXECUTE FUNCTION sendkit_revoke_on_delete('id');
+UPDATE workspace SET n = 2;
+\echo :SQLSTATE
+DROP TRIGGER revoke ON workspace;
 CREATE TRIGGER revoke AFTER DELETE ON workspace FOR EACH STATEMENT EXECUTE FUNCTION sendkit_revoke_on_delete('id');
 DELETE FROM workspace;
 \echo :SQLSTATE
@@ -288,8 +294,8 @@ DELETE FROM workspace;
 SELECT workspace_id FROM queued() ORDER BY 1;
 DROP TABLE workspace;
 
--- A row that moves to another partition is deleted there and inserted here, for
--- row triggers. By statement it is what it is, no removal.
+-- A row that moves to another partition is deleted there and inserted here, and
+-- row triggers are fired by that; but the workspace lives on.
 CREATE TABLE workspace (region text, id text) PARTITION BY LIST (region);
 CREATE TABLE workspace_eu PARTITION OF workspace FOR VALUES IN ('eu');
 CREATE TABLE workspace_us PARTITION OF workspace FOR VALUES IN ('us');
@@ -301,6 +307,8 @@ SELECT * FROM queued();
 DROP TRIGGER revoke ON workspace;
 CREATE TRIGGER revoke AFTER DELETE ON workspace FOR EACH ROW EXECUTE FUNCTION sendkit_revoke_on_delete('id');
 UPDATE workspace SET region = 'eu';
+SELECT * FROM queued();
+DELETE FROM workspace;
 SELECT * FROM queued();
 DROP TABLE workspace;
 
@@ -433,6 +441,15 @@ ALTER TABLE sendkit_revocation DROP CONSTRAINT no_pets;
 DROP TRIGGER hear_before ON sendkit_revocation;
 DROP TRIGGER hear_after ON sendkit_revocation;
 DROP FUNCTION hear();
+
+-- So are columns that somebody has added.
+ALTER TABLE sendkit_revocation ADD COLUMN regress_note text DEFAULT 'none';
+INSERT INTO workspace VALUES ('noted');
+DELETE FROM workspace WHERE id = 'noted';
+SELECT workspace_id FROM queued();
+ALTER TABLE sendkit_revocation DROP COLUMN regress_note;
+DELETE FROM workspace;
+SELECT workspace_id FROM queued();
 
 -- A table with the trigger keeps the extension from being dropped by mistake.
 DROP EXTENSION sendkit;

@@ -199,6 +199,16 @@ sendkit_curl_looks_before_reuse(unsigned int version)
 }
 
 /*
+ * Does libcurl let TLS read ahead of the answer?  Newer versions do (8.22, but
+ * not 8.14): bytes behind an answer then wait where no socket shows them.
+ */
+static inline bool
+sendkit_curl_reads_ahead(unsigned int version)
+{
+	return version >= 0x080f00;
+}
+
+/*
  * May libcurl start a resolver thread later than it says that it is about to
  * resolve?  From 8.20 on it queues what a thread is to do.
  */

@@ -116,6 +116,7 @@ typedef struct Transfer
 	long		timeout_ms;		/* as the easy handle has it */
 	long		connect_timeout_ms;
 	bool		fresh_connect;	/* as the easy handle has it */
+	bool		forbid_reuse;	/* as the easy handle has it */
 	bool		begun;			/* libcurl has been entered since it was added */
 	bool		sent;			/* or about to be: it may have reached the server */
 	bool		resend_refused;
@@ -274,6 +275,21 @@ keep_retry_after(Transfer *transfer, const char *line, size_t len)
 	transfer->has_retry_after = true;
 }
 
+/*
+ * An HTTP/1 connection whose unread bytes might wait inside TLS, unseen by
+ * sockets.c, must not be used again: they would be taken for the answer to the
+ * next request.  The status line is the first that tells the protocol.
+ */
+static void
+forbid_unsafe_reuse(Transfer *transfer, const char *status_line)
+{
+	if (pool->plain || status_line[5] != '1' ||
+		!sendkit_curl_reads_ahead(curl_version_found()))
+		return;
+	if (curl_easy_setopt(transfer->easy, CURLOPT_FORBID_REUSE, 1L) == CURLE_OK)
+		transfer->forbid_reuse = true;
+}
+
 /* CURLOPT_HEADERFUNCTION: called once per line */
 static size_t
 on_header(char *data, size_t size, size_t nmemb, void *arg)
@@ -292,6 +308,7 @@ on_header(char *data, size_t size, size_t nmemb, void *arg)
 	{
 		transfer->has_retry_after = false;
 		transfer->headers_complete = false;
+		forbid_unsafe_reuse(transfer, data);
 	}
 	else if (len > 0 && (data[0] == '\r' || data[0] == '\n'))
 		transfer->headers_complete = true;
@@ -473,7 +490,8 @@ set_route_options(CURL *easy, const char *proxy, bool plain)
  * case the protocol guarantees that the request was not processed (RFC 9113,
  * section 8.7).  In the first it may have been, and repeating it could revoke
  * a key made in between.  The one switch that takes the first case away, and
- * leaves the second, is meant for RTSP: a request that only receives is not
+ * leaves the second (and, in newer versions, HTTP_1_1_REQUIRED, by which a
+ * server asks to be sent the request again), is meant for RTSP: a request that only receives is not
  * repeated for a lost connection.  HTTP makes no other use of it.  A libcurl
  * built without RTSP knows no such option: then nothing can be sent.
  */
@@ -594,6 +612,9 @@ set_request(Transfer *transfer, const SendkitHttpRequest *request)
 		SETOPT(easy, CURLOPT_TIMEOUT_MS, request->timeout_ms);
 	if (transfer->fresh_connect)
 		SETOPT(easy, CURLOPT_FRESH_CONNECT, 0L);
+	if (transfer->forbid_reuse)
+		SETOPT(easy, CURLOPT_FORBID_REUSE, 0L);
+	transfer->forbid_reuse = false;
 	transfer->connect_timeout_ms = request->connect_timeout_ms;
 	transfer->timeout_ms = request->timeout_ms;
 	transfer->fresh_connect = false;

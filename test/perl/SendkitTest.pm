@@ -54,7 +54,7 @@ use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
   $KEY
-  call call_sql descriptors is_outcome literal memory_is_plain memory_kb
+  call call_sql descriptors is_outcome libcurl_version literal memory_is_plain memory_kb
   ok_key_not_logged preload_library process_is_gone prompt
   start_node wait_until
 );
@@ -217,8 +217,8 @@ sub is_outcome
 
 =item prompt($seconds, $name)
 
-Tests that something took less than a bound that only a hang exceeds (two
-seconds and more are far beyond the milliseconds that it should take), and
+Tests that something took less than C<$SendkitTest::HANG> seconds, a bound far
+beyond the milliseconds that it should take, which only a hang exceeds; and
 notes how long it was.
 
 =cut
@@ -270,7 +270,19 @@ shared) it uses, and whether it has ended.
 False when the process runs under a tool, such as AddressSanitizer, that keeps
 freed memory: then growth says nothing.
 
+=item libcurl_version()
+
+The libcurl that extensions are built with here, as a number such as 7.88, or 0
+where that can't be told.
+
 =cut
+
+sub libcurl_version
+{
+	my $text = `pkg-config --modversion libcurl 2>/dev/null`
+	  || `curl-config --version 2>/dev/null`;
+	return $text =~ /(\d+)\.(\d+)/ ? sprintf('%d.%02d', $1, $2) : 0;
+}
 
 sub descriptors
 {

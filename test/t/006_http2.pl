@@ -128,7 +128,7 @@ if ($api->port('h2'))
 			'fin=request', 'fin=headers', 'fin=body',
 			'rst=NO_ERROR:request', 'rst=PROTOCOL_ERROR:request',
 			'rst=INTERNAL_ERROR:request', 'rst=CANCEL:request',
-			'rst=ENHANCE_YOUR_CALM:request', 'rst=HTTP_1_1_REQUIRED:request',
+			'rst=ENHANCE_YOUR_CALM:request',
 			'rst=STREAM_CLOSED:request', 'rst=INADEQUATE_SECURITY:request',
 			'rst=12345:request', 'rst=CANCEL:headers', 'rst=CANCEL:body',
 			'rst=NO_ERROR:body')
@@ -143,20 +143,32 @@ if ($api->port('h2'))
 			is(scalar records("ws-after-$name"), 1, "$name: by one request");
 		}
 
-		foreach my $cut ('reset=answered', 'fin=answered')
+		# The server asks to be sent the request again, by HTTP/1.1: newer
+		# versions of libcurl do so
 		{
-			my $name = "$cut on a $connection connection";
-			my $id = "ws-$connection;$cut";
+			my $id = "ws-$connection;rst=HTTP_1_1_REQUIRED:request";
 			prepare($connection, 'h2');
-			is_outcome($session->call($id), 'deleted',
-				"$name: the answer was whole");
+			$session->call($id);
+			cmp_ok(scalar records($id), '<=', 2,
+				"HTTP_1_1_REQUIRED on a $connection connection: twice at most");
+		}
+
+		# The answer was whole and the end in good order
+		{
+			my $name = "fin=answered on a $connection connection";
+			my $id = "ws-$connection;fin=answered";
+			prepare($connection, 'h2');
+			is_outcome($session->call($id), 'deleted', "$name: deleted");
 			is(scalar records($id), 1, "$name: one request");
 		}
 
-		# Every byte of the body came, its end did not: either view is true
+		# A reset right behind the answer makes the kernel discard what was not
+		# read yet, and of a stream that is reset there came every byte of the
+		# body but not its end: either view is true.
+		foreach my $cut ('reset=answered', 'rst=INTERNAL_ERROR:answered')
 		{
-			my $name = "rst=INTERNAL_ERROR:answered on a $connection connection";
-			my $id = "ws-$connection;rst=INTERNAL_ERROR:answered;act";
+			my $name = "$cut on a $connection connection";
+			my $id = "ws-$connection;$cut;act";
 			prepare($connection, 'h2');
 			like($session->call($id)->{outcome},
 				qr/^(deleted|unknown)$/, "$name: no refusal");

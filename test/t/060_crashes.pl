@@ -120,7 +120,8 @@ sub kill_backend
 	kill 'KILL', $processor->pid;
 	wait_until(sub { process_is_gone($processor->pid) }, 'the backend is gone');
 	$_->quit for $processor, @others;
-	wait_until(sub { ($node->psql('postgres', 'SELECT 1'))[0] == 0 }, 'the server is back');
+	# (a psql that can't connect may be gone before it was told what to ask)
+	wait_until(sub { eval { ($node->psql('postgres', 'SELECT 1'))[0] == 0 } }, 'the server is back');
 	$node->safe_psql('postgres',
 		"UPDATE sendkit_revocation SET claimed_at = claimed_at - interval '31 minutes' WHERE state = 'sending'");
 	return;

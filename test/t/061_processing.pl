@@ -1,0 +1,430 @@
+# CALL sendkit_process_revocations(), seen from outside: several sessions at once,
+# what it holds while it waits, what becomes of its work when it is interrupted,
+# when what failed is tried again, an API that is down or has had enough, leases,
+# a standby, and the extension dropped beneath it.
+
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use SendkitStandin;
+use SendkitTest;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $api = SendkitStandin->start;
+# So that the start of the server is not what makes an old claim void
+my $old_server = preload_library('old_server');
+my $node = start_node($api,
+	conf => "sendkit.max_retries = 0\n",
+	init => [ allows_streaming => 1 ],
+	env => $old_server ? { LD_PRELOAD => $old_server } : {});
+my $PREPARE = <<"EOS";
+CREATE SERVER sendkit FOREIGN DATA WRAPPER sendkit_fdw;
+CREATE USER MAPPING FOR CURRENT_USER SERVER sendkit OPTIONS (platform_key '$KEY');
+EOS
+$node->safe_psql('postgres', $PREPARE);
+my $CALL = 'CALL sendkit_process_revocations()';
+my $sql = SendkitTest::Session->new($node);
+
+# Asks for these, to be delivered in this order.
+sub ask
+{
+	my (@ids) = @_;
+	my $list = join ', ', map { "'$_'" } @ids;
+	$sql->value("SELECT count(sendkit_request_revocation(id)) FROM unnest(ARRAY[$list]) id");
+	my $n = 0;
+	$sql->query("UPDATE sendkit_revocation SET next_attempt_at = now() - interval '1 minute' + "
+		  . ++$n . " * interval '1 ms' WHERE workspace_id = '$_'")
+	  for @ids;
+	return;
+}
+
+# Rows as "id state attempts outcome", in order.
+sub rows
+{
+	return $sql->query("SELECT concat_ws(' ', split_part(workspace_id, ';', 1), state, attempts, outcome) "
+		  . 'FROM sendkit_revocation ORDER BY next_attempt_at, id')->{rows};
+}
+
+sub fresh_start
+{
+	$sql->query('TRUNCATE sendkit_revocation');
+	$api->reset;
+	return;
+}
+
+sub due_now
+{
+	$sql->query("UPDATE sendkit_revocation SET next_attempt_at = now() WHERE state = 'pending'");
+	return;
+}
+
+sub processor
+{
+	my (%set) = @_;
+	my $session = SendkitTest::Session->new($node);
+	$session->query("SET sendkit.$_ = '$set{$_}'") for sort keys %set;
+	return $session;
+}
+
+sub sent
+{
+	my %count;
+	$count{ $_->{id} }++ for @{ $api->requests };
+	return \%count;
+}
+
+# --- several at once ---------------------------------------------------------------
+
+{
+	$api->control('POST', '/default', { directives => 'delay=0.005' });
+	$sql->value("SELECT count(sendkit_request_revocation('shared-' || i)) FROM generate_series(1, 600) i");
+	my @sessions = map { processor(max_concurrency => 4) } 1 .. 5;
+	# (a database may have such a default)
+	$sessions[0]->query("SET default_transaction_isolation = 'serializable'");
+	$sessions[1]->query("SET default_transaction_isolation = 'repeatable read'");
+	$_->send($CALL) for @sessions;
+	my @results = map { $_->result } @sessions;
+	is(join(' ', map { $_->{sqlstate} } @results), '00000 00000 00000 00000 00000', 'five at once');
+	is(join(' ', map { $_->{stderr} } @results), '    ', '... without a word');
+	is($sql->value("SELECT count(*) FROM sendkit_revocation WHERE state = 'done' AND attempts = 1 AND outcome = 'deleted'"),
+		'600', '... deliver all');
+	my $sent = sent();
+	is(scalar keys %$sent, 600, 'each id was sent');
+	is((grep { $_ > 1 } values %$sent), 0, '... once');
+	cmp_ok($api->stats->{connections}{total}, '>=', 5, '... by all of them');
+	fresh_start();
+}
+
+# --- what it holds while it waits -----------------------------------------------------
+
+{
+	ask('waits-1;silent', 'waits-2;silent', 'quick');
+	my $processor = processor();
+	$processor->send($CALL);
+	$api->wait_for_requests(3);
+	wait_until(sub { rows()->[2] =~ /done/ }, 'the quick one is settled');
+	$sql->wait_for_wait($processor);
+	my $pid = $processor->pid;
+	is($sql->value("SELECT backend_xmin IS NULL AND backend_xid IS NULL FROM pg_stat_activity WHERE pid = $pid"),
+		't', 'it holds no snapshot while requests are in flight');
+	is($sql->value("SELECT count(*) FROM pg_locks WHERE pid = $pid AND locktype <> 'virtualxid'"),
+		'0', '... and no lock');
+	is($sql->query('BEGIN; LOCK TABLE sendkit_revocation IN ACCESS EXCLUSIVE MODE NOWAIT; COMMIT')->{sqlstate},
+		'00000', '... so that nobody has to wait for it');
+	$sql->value("SELECT pg_cancel_backend($pid)");
+	$processor->result;
+	fresh_start();
+}
+
+# --- interrupted ------------------------------------------------------------------------
+
+my %interrupt = (
+	cancelled => [ '57014', sub { $sql->value("SELECT pg_cancel_backend($_[0])") } ],
+	terminated => [ '57P01', sub { $sql->value("SELECT pg_terminate_backend($_[0])") } ]);
+for my $how (sort keys %interrupt)
+{
+	my ($sqlstate, $act) = @{ $interrupt{$how} };
+
+	# Two in flight at a time, four claimed at a time: when the first was answered,
+	# more were claimed than can be sent.
+	ask('quick', 'silent-1;silent', 'silent-2;silent', map { "later-$_" } 1 .. 4);
+	my $processor = processor(max_concurrency => 2);
+	$processor->send($CALL);
+	$api->wait_for_requests(3);
+	wait_until(sub { 4 <= grep { / sending / } @{ rows() } }, 'more were claimed');
+	$sql->wait_for_wait($processor);
+	my $at = $sql->value('SELECT clock_timestamp()');
+	my $begin = time();
+	$act->($processor->pid);
+	is($processor->result->{sqlstate}, $sqlstate, "$how");
+	wait_until(sub { $sql->value("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid = " . $processor->pid) == 0 },
+		'it is over');
+	prompt(time() - $begin, $how);
+
+	my %row = map { /^(\S+) (.*)/ } @{ rows() };
+	is($row{quick}, 'done 1 deleted', "$how: what was answered is done");
+	if ($how eq 'cancelled')
+	{
+		is($row{"silent-$_"}, 'pending 1 unknown', 'what was in flight is to be tried again') for 1, 2;
+		like($row{"later-$_"}, qr/^pending [01]$/, 'what was not sent is back') for 1 .. 4;
+		is($sql->value("SELECT count(*) FROM sendkit_revocation WHERE next_attempt_at <= clock_timestamp() AND state = 'pending' AND workspace_id LIKE 'later%'"),
+			'4', '... and due at once');
+		is($sql->value("SELECT count(*) FROM sendkit_revocation WHERE next_attempt_at >= '$at'::timestamptz + interval '1 s'"
+				. " AND claimed_at IS NULL AND message LIKE '%may or may not have been deleted'"),
+			'2', 'the others after a while');
+	}
+	else
+	{
+		# whatever it had no time for waits for the end of its lease
+		is((grep { /^(?:pending|sending) 1/ } values %row), 6, 'nothing else is lost');
+		$sql->query("UPDATE sendkit_revocation SET claimed_at = claimed_at - interval '31 minutes' "
+			. "WHERE state = 'sending' AND workspace_id LIKE 'later%'");
+	}
+	is(scalar @{ $api->requests }, 3, "$how: nothing else was sent");
+	is($sql->query($CALL)->{sqlstate}, '00000', "$how: the next one works");
+	is(join(' ', sort map { /^(\S+) done/ } @{ rows() }), 'later-1 later-2 later-3 later-4 quick',
+		"$how: ... and delivers what was left");
+	$processor->quit;
+	fresh_start();
+}
+
+# Answers that have come, and are half entered into the books: a trigger on the
+# queue stops the processor at its third UPDATE (the first claims, the second
+# settles one of the rows).
+{
+	$sql->query(<<'EOS');
+CREATE FUNCTION stop_here() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+	n int := COALESCE(NULLIF(current_setting('stop.at', true), ''), '0')::int;
+BEGIN
+	PERFORM set_config('stop.at', (n - 1)::text, false);
+	IF n = 1 THEN
+		PERFORM pg_advisory_xact_lock_shared(1);
+	END IF;
+	RETURN NULL;
+END $$;
+CREATE TRIGGER stop_here BEFORE UPDATE ON sendkit_revocation FOR EACH STATEMENT EXECUTE FUNCTION stop_here();
+EOS
+	ask(map { "answered-$_" } 1 .. 3);
+	my $keeper = SendkitTest::Session->new($node);
+	$keeper->value('SELECT pg_advisory_lock(1)');
+	my $processor = processor();
+	my $pid = $processor->pid;
+	$processor->query('SET stop.at = 3');
+	$processor->send($CALL);
+	wait_until(sub { $sql->value("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid AND wait_event_type = 'Lock'") == 1 },
+		'it is half through');
+	$sql->value("SELECT pg_cancel_backend($pid)");
+	sleep 0.3;
+	$keeper->value('SELECT pg_advisory_unlock(1)');
+	is($processor->result->{sqlstate}, '57014', 'cancelled while it settles');
+	is(join(', ', sort @{ rows() }), 'answered-1 done 1 deleted, answered-2 done 1 deleted, answered-3 done 1 deleted',
+		'... it settles all the same');
+	is(scalar @{ $api->requests }, 3, '... once');
+
+	# One whose not_after passes between the answer and the books isn't put off. (It
+	# is the other one's entry that is held up.)
+	fresh_start();
+	ask('first');
+	$sql->query("SELECT sendkit_request_revocation('late;delay=0.3;status=500', clock_timestamp() + interval '3 s')");
+	$keeper->value('SELECT pg_advisory_lock(1)');
+	$processor->query('SET stop.at = 2');
+	$processor->send($CALL);
+	$api->wait_for_requests(2);
+	wait_until(sub { $sql->value('SELECT count(*) FROM sendkit_revocation WHERE not_after < clock_timestamp()') == 1 },
+		'it is too late');
+	$keeper->value('SELECT pg_advisory_unlock(1)');
+	my $result = $processor->result;
+	is($result->{sqlstate}, '00000', 'not_after passes before the answer is in the books');
+	like($result->{stderr}, qr/WARNING: .*could not revoke the API key of workspace "late/, '... which is told');
+	is(join(', ', sort @{ rows() }), 'first done 1 deleted, late failed 1 unknown', '... and not tried again');
+	$sql->query('DROP TRIGGER stop_here ON sendkit_revocation; DROP FUNCTION stop_here()');
+	fresh_start();
+}
+
+# --- tried again, and when ----------------------------------------------------------------
+
+{
+	my @attempts = (1, 2, 3, 5, 8, 12, 13, 14, 31, 40, 1000);
+	ask(map { "backoff-$_;status=500" } @attempts);
+	$sql->query("UPDATE sendkit_revocation SET attempts = substring(workspace_id FROM '-(\\d+);')::int - 1");
+	my $before = $sql->value('SELECT extract(epoch FROM clock_timestamp())');
+	$sql->query($CALL);
+	my $after = $sql->value('SELECT extract(epoch FROM clock_timestamp())');
+	for my $attempts (@attempts)
+	{
+		my ($state, $at) = split /\|/, $sql->value("SELECT state, extract(epoch FROM next_attempt_at) "
+			  . "FROM sendkit_revocation WHERE attempts = $attempts");
+		my $base = 2**($attempts > 31 ? 31 : $attempts) / 2;
+		my ($least, $most) = $base < 3600 ? ($base, $base * 1.5) : (1800, 3600);
+		$most = 3600 if $most > 3600;
+		ok($state eq 'pending' && $at - $before >= $least && $at - $after <= $most,
+			"after attempt $attempts: from $least to $most s")
+		  || diag(sprintf '%s, %.3f to %.3f s', $state, $at - $after, $at - $before);
+	}
+	fresh_start();
+
+	# Rows that fail together don't come again together.
+	ask(map { "jitter-$_;status=500" } 1 .. 30);
+	$sql->query('UPDATE sendkit_revocation SET attempts = 7');
+	$sql->query($CALL);
+	cmp_ok($sql->value('SELECT count(DISTINCT extract(epoch FROM next_attempt_at)::int) FROM sendkit_revocation'),
+		'>', 12, 'rows that failed at once are tried again at many times');
+	fresh_start();
+
+	# The API may ask for more, up to an hour.
+	foreach my $id ('patient;status=503;retry-after=200', 'eternal;status=503;retry-after=1000000')
+	{
+		ask($id);
+		$sql->query($CALL);
+	}
+	is( join(' ', @{ $sql->query("SELECT split_part(workspace_id, ';', 1), outcome,"
+			. ' extract(epoch FROM next_attempt_at - clock_timestamp()) BETWEEN 190 AND 200,'
+			. ' extract(epoch FROM next_attempt_at - clock_timestamp()) BETWEEN 3590 AND 3600'
+			. ' FROM sendkit_revocation ORDER BY id')->{rows} }),
+		'patient|unavailable|t|f eternal|unavailable|f|t', 'Retry-After is heeded, up to an hour');
+	fresh_start();
+}
+
+# --- an API that is down, or has had enough ------------------------------------------------
+
+{
+	ask(map { "down-$_" } 1 .. 10);
+	$api->control('POST', '/stop');
+	my $result = $sql->query($CALL);
+	is($result->{sqlstate} . $result->{stderr}, '00000', 'an API that is down is no error');
+	is((grep { / pending 1 (?:unavailable|unknown)$/ } @{ rows() }), 10, '... and everything waits');
+	$api->control('POST', '/start');
+	due_now();
+	$sql->query($CALL);
+	is((grep { / done 2 deleted$/ } @{ rows() }), 10, '... until it is up again');
+	fresh_start();
+
+	$api->control('POST', '/limit', { per_second => 0.001, burst => 5, retry_after => '3600', status => 429 });
+	my @ids = map { "limited-$_" } 1 .. 200;
+	ask(@ids);
+	$sql->query('SET sendkit.max_concurrency = 4; SET sendkit.max_retries = 3');
+	my $begin = time();
+	is($sql->query($CALL)->{sqlstate}, '00000', 'one that has had enough isn\'t either');
+	prompt(time() - $begin, 'it is left alone');
+	my @rows = @{ rows() };
+	is((grep { / done / } @rows), 5, 'what it took is done');
+	is((grep { / pending / } @rows), 195, '... and nothing is lost');
+	cmp_ok(scalar @{ $api->requests }, '<', 30, 'it was not asked about each of the others');
+	cmp_ok((grep { / pending 0$/ } @rows), '>', 150, '... which were not even claimed');
+	$sql->query('RESET sendkit.max_concurrency; RESET sendkit.max_retries');
+	$api->control('POST', '/limit', {});
+	due_now();
+	$sql->query($CALL);
+	is((grep { / done \d+ deleted$/ } @{ rows() }), 200, '... and when it may be asked again, all is done');
+	fresh_start();
+}
+
+# --- leases -----------------------------------------------------------------------------------
+
+SKIP:
+{
+	skip 'no C compiler', 2 unless $old_server;
+	ask('expired', 'fresh', 'nearly', 'future');
+	my %age = (expired => '31 minutes', nearly => '29 minutes', fresh => '5 minutes', future => '-5 minutes');
+	$sql->query("UPDATE sendkit_revocation SET state = 'sending', attempts = 1, claimed_at = now() - interval '$age{$_}' "
+		  . "WHERE workspace_id = '$_'") for keys %age;
+	is($sql->value("SELECT now() - pg_postmaster_start_time() > interval '55 minutes'"), 't',
+		'the server has been up for long');
+	$sql->query($CALL);
+	is(join(', ', sort @{ rows() }), 'expired done 2 deleted, fresh sending 1, future sending 1, nearly sending 1',
+		'a claim stands for half an hour');
+	fresh_start();
+}
+
+# --- much history, and much to do ----------------------------------------------------------------
+
+{
+	$sql->query('INSERT INTO sendkit_revocation (workspace_id, state, requested_by, finished_at, system_identifier, database_oid) '
+		  . "SELECT 'old', 'done', 'x', now(), s.system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()) "
+		  . 'FROM generate_series(1, 30000), pg_control_system() s');
+	$sql->query('VACUUM ANALYZE sendkit_revocation');
+	$sql->value("SELECT count(sendkit_request_revocation('new-' || i)) FROM generate_series(1, 10) i");
+	my $scans = sub {
+		return split /\|/, $sql->value("SELECT t.seq_scan, i.idx_scan FROM pg_stat_user_tables t, pg_stat_user_indexes i "
+			  . "WHERE t.relname = 'sendkit_revocation' AND i.indexrelname = 'sendkit_revocation_due_idx'");
+	};
+	# (statistics are complete when a session has ended)
+	$sql->quit;
+	$sql = SendkitTest::Session->new($node);
+	my ($seq_before, $idx_before) = $scans->();
+	my $processor = processor();
+	is($processor->query($CALL)->{sqlstate}, '00000', 'beside a long history');
+	$processor->quit;
+	wait_until(sub { ($scans->())[1] > $idx_before }, 'statistics are there');
+	is(($scans->())[0], $seq_before, '... what is due is found by the index alone');
+	is($sql->value("SELECT count(*) FROM sendkit_revocation WHERE workspace_id LIKE 'new-%' AND outcome = 'deleted'"),
+		'10', '... and delivered');
+	fresh_start();
+}
+
+{
+	my $light = SendkitStandin->start(args => ['--no-record']);
+	my $processor = processor(base_url => $light->url('http'));
+	# Memory while the call is still there: the last request isn't answered.
+	my $deliver = sub {
+		my ($name, $count) = @_;
+		$sql->value("SELECT count(sendkit_request_revocation('$name-' || i)) FROM generate_series(1, $count) i");
+		$sql->value("SELECT sendkit_request_revocation('$name-last;silent')");
+		$processor->send($CALL);
+		wait_until(sub { $sql->value("SELECT count(*) FROM sendkit_revocation WHERE state <> 'done'") == 1 },
+			'all but the last are done');
+		my $memory = memory_kb($processor->pid);
+		$sql->value('SELECT pg_cancel_backend(' . $processor->pid . ')');
+		$processor->result;
+		is($sql->value("SELECT count(*) FROM sendkit_revocation WHERE outcome = 'deleted'"), $count,
+			"$count are delivered");
+		$sql->query('TRUNCATE sendkit_revocation');
+		return $memory;
+	};
+	my $before = $deliver->('some', 2000);
+	my $grown = $deliver->('many', 20000) - $before;
+	note("$grown kB more");
+	cmp_ok($grown, '<', 1000, 'twenty thousand in one call need no more memory than two thousand');
+	$processor->quit;
+	$light->stop;
+	fresh_start();
+}
+
+# --- a standby, and its promotion ---------------------------------------------------------------
+
+{
+	ask('replicated-1', 'replicated-2');
+	$node->backup('backup');
+	my $standby = PostgreSQL::Test::Cluster->new('standby');
+	$standby->init_from_backup($node, 'backup', has_streaming => 1);
+	$standby->start;
+	ask('replicated-3');
+	$node->wait_for_catchup($standby, 'replay', $node->lsn('insert'));
+
+	my $session = SendkitTest::Session->new($standby);
+	my $result = $session->query($CALL);
+	is($result->{sqlstate}, '25006', 'nothing is delivered on a standby');
+	is(scalar @{ $api->requests }, 0, '... nothing at all');
+	is($session->query("SELECT sendkit_request_revocation('no')")->{sqlstate}, '25006', '... nor asked for');
+	is($session->value('SELECT count(*) FROM sendkit_revocation_summary'), '5', 'the summary can be read');
+	$node->stop;
+	$standby->promote;
+	is($session->query($CALL)->{sqlstate}, '00000', 'after promotion the same session delivers');
+	is($session->value("SELECT count(*) FROM sendkit_revocation WHERE state = 'done' AND outcome = 'deleted'"),
+		'3', '... all that was asked for');
+	is($session->query("SELECT sendkit_request_revocation('more')")->{sqlstate}, '00000', '... and takes more');
+	$session->quit;
+	$standby->stop;
+	$sql->quit;
+	$node->start;
+	$sql = SendkitTest::Session->new($node);
+	fresh_start();
+}
+
+# --- the extension is dropped while requests are in flight -----------------------------------------
+
+{
+	ask('dropped;silent', 'quick');
+	my $processor = processor(request_timeout => '1500ms');
+	$processor->send($CALL);
+	wait_until(sub { rows()->[1] =~ /done/ }, 'the quick one is settled');
+	my $begin = time();
+	is($sql->query("SET lock_timeout = '10s'; DROP EXTENSION sendkit CASCADE")->{sqlstate}, '00000',
+		'the extension is dropped while a request is in flight');
+	my $result = $processor->result;
+	is($result->{sqlstate}, '42P01', '... which its processor hears when it would settle') || diag($result->{stderr});
+	is($processor->value('SELECT 1'), '1', '... and survives');
+	is($sql->query('CREATE EXTENSION sendkit')->{sqlstate}, '00000', 'it is created again');
+	$sql->query($PREPARE);
+	ask('again');
+	is($processor->query($CALL)->{sqlstate}, '00000', '... and the same session delivers');
+	is(join(', ', @{ rows() }), 'again done 1 deleted', '... what is in the new queue');
+}
+
+unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal/, 'nothing has crashed');
+ok_key_not_logged($node);
+done_testing();
