@@ -368,7 +368,8 @@ SKIP:
 	my $before = $deliver->('some', 2000);
 	my $grown = $deliver->('many', 20000) - $before;
 	note("$grown kB more");
-	cmp_ok($grown, '<', 1000, 'twenty thousand in one call need no more memory than two thousand');
+	ok($grown < 1000 || !memory_is_plain($processor->pid),
+		'twenty thousand in one call need no more memory than two thousand');
 	$processor->quit;
 	$light->stop;
 	fresh_start();
