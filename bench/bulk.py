@@ -144,11 +144,11 @@ def limit_row(name, task, rounds):
     ratios = [[mine[clock] / bare[clock] for bare, mine in samples] for clock in (0, 1)]
     if SLOW in task.url:
         task.context.summarize(f"1,000 calls at 50 ms, {name}: wall, times bare libcurl multi",
-                               f"{median(ratios[0]):.2f}",
+                               spread(ratios[0]),
                                "≤ 1.2" if task.concurrency == 1000 else "≤ 1.05")
     else:
         task.context.summarize(f"5,000 calls at once, {name}: CPU, times bare libcurl multi",
-                               f"{median(ratios[1]):.2f}", "≤ 1.3")
+                               spread(ratios[1]), "≤ 1.3")
 
     def millis(which, clock):
         return f"{median([sample[which][clock] for sample in samples]) * 1e3:.0f}"

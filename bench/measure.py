@@ -15,6 +15,7 @@ import endurance
 import first_call
 import interrupts
 import one_call
+import revocations
 from pq import Session
 from server import HERE, Nginx
 from stats import table
@@ -23,7 +24,8 @@ PARTS = {"one_call": one_call.measure,
          "first_call": first_call.measure,
          "endurance": endurance.measure,
          "interrupts": interrupts.measure,
-         "bulk": bulk.measure}
+         "bulk": bulk.measure,
+         "revocations": revocations.measure}
 
 
 class Context:

@@ -106,38 +106,44 @@ def compare(program, server, kind, calls, rounds, cores):
         ours.close()
 
 
-def ratios(samples, which, clock):
-    return [sample[which][clock] / sample[0][clock] for sample in samples]
+def over_pairs(pairs, figure):
+    """A figure of each pair of processes: the median over its rounds."""
+    return [median([figure(sample) for sample in samples]) for samples in pairs]
 
 
-def rows_of(samples, name):
+def ratios(pairs, which, clock):
+    return over_pairs(pairs, lambda sample: sample[which][clock] / sample[0][clock])
+
+
+def rows_of(pairs, name):
     def micros(which, clock):
-        return f"{median([sample[which][clock] for sample in samples]) * 1e6:.1f}"
+        return f"{median(over_pairs(pairs, lambda sample: sample[which][clock])) * 1e6:.1f}"
     for which, form in WAYS:
         yield [f"{name}, {form}",
-               spread(ratios(samples, which, 0)), spread(ratios(samples, which, 1)),
+               spread(ratios(pairs, which, 0)), spread(ratios(pairs, which, 1)),
                micros(which, 0), micros(0, 0), micros(which, 1), micros(0, 1)]
 
 
-def measure(context, calls=500, rounds=15, pairs=5):
+def measure(context, calls=500, rounds=15, pairs=12):
     cores = sorted(os.sched_getaffinity(0))
     heading = ["", "wall ratio", "CPU ratio", "wall µs, ours", "bare", "CPU µs, ours", "bare"]
     parts = []
-    for title, affinity, n in (("Caller and server pinned to one core", {cores[-1]}, pairs),
-                               ("Not pinned, for information", set(cores), 1)):
+    for title, pinned, n in (("Caller and server pinned to one core", True, pairs),
+                             ("Not pinned, for information", False, 3)):
         rows = []
         for kind, name in KINDS:
-            samples = [sample for _ in range(n)
-                       for sample in compare(context.program("bare"), context.server, kind,
-                                             calls, rounds, affinity)]
-            rows += rows_of(samples, name)
-            if len(affinity) == 1:
+            measured = [compare(context.program("bare"), context.server, kind, calls, rounds,
+                                {cores[i % len(cores)]} if pinned else set(cores))
+                        for i in range(n)]
+            rows += rows_of(measured, name)
+            wall, cpu = ratios(measured, 1, 0), ratios(measured, 1, 1)
+            context.log(f"{title}: {name}: wall {spread(wall)}, CPU {spread(cpu)}")
+            if pinned:
                 limit = "1.25" if kind == "HTTP" else "1.15"
-                context.summarize(f"one warm call, {name}: wall / CPU, times bare libcurl",
-                                  f"{median(ratios(samples, 1, 0)):.2f}"
-                                  f" / {median(ratios(samples, 1, 1)):.2f}", f"≤ {limit}")
-            context.log(f"{title}: {name}: wall {spread(ratios(samples, 1, 0))},"
-                        f" CPU {spread(ratios(samples, 1, 1))}")
-        parts.append(f"{title}, {n} × {rounds} rounds of {calls} calls:\n\n"
-                     + table(heading, rows))
+                context.summarize(f"one warm call, {name}: wall, times bare libcurl",
+                                  spread(wall), f"≤ {limit}")
+                context.summarize(f"one warm call, {name}: CPU, times bare libcurl",
+                                  spread(cpu), f"≤ {limit}")
+        parts.append(f"{title}, {n} pairs of processes, {rounds} rounds of {calls} calls each;"
+                     " median and range of the pairs' medians:\n\n" + table(heading, rows))
     return "## One warm call\n\n" + "\n\n".join(parts) + "\n"
