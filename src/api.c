@@ -214,11 +214,19 @@ sendkit_api_segment(const SendkitTextConverter *converter,
 char *
 sendkit_api_url(const char *base_url, const char *segment)
 {
+	static const char before[] = "/v1/workspaces/";
+	static const char behind[] = "/api-key";
 	int			base_len = strlen(base_url);
+	StringInfoData url;
 
 	while (base_len > 0 && base_url[base_len - 1] == '/')
 		base_len--;
-	return psprintf("%.*s/v1/workspaces/%s/api-key", base_len, base_url, segment);
+	initStringInfo(&url);
+	appendBinaryStringInfo(&url, base_url, base_len);
+	appendBinaryStringInfo(&url, before, sizeof(before) - 1);
+	appendStringInfoString(&url, segment);
+	appendBinaryStringInfo(&url, behind, sizeof(behind) - 1);
+	return url.data;
 }
 
 void

@@ -39,8 +39,11 @@
 
 #define NEVER PG_INT64_MAX
 
-/* What judging an answer may take of the stack, with much to spare */
-#define STACK_RESERVE (64 * 1024)
+/*
+ * What judging an answer may take of the stack: some 300 bytes per level of a
+ * body.  Not more, since the compiler touches each page of it.
+ */
+#define STACK_RESERVE (24 * 1024)
 
 struct SendkitDispatcher
 {

@@ -1,0 +1,256 @@
+# Many workspaces in one statement, as the stand-in's own records tell it.
+#
+# What counts is what arrived: never more requests or connections at a time than
+# allowed, each id once, one connection where the server speaks HTTP/2.  And what
+# is left when things go wrong half way: a rate limit, a server that goes away, an
+# impatient user.
+
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Utils;
+use SendkitStandin;
+use SendkitTest;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $api = SendkitStandin->start(tls => 1, nghttpx => 1);
+my $node = start_node($api);
+my $session = SendkitTest::Session->new($node);
+my @listeners = grep { $api->port($_) } 'http', 'https', 'h2', 'nghttpx';
+
+# Deletes so many, and returns outcome => count.
+sub delete_many
+{
+	my ($prefix, $count, $directives) = @_;
+	my $result = $session->query(
+		"SELECT outcome || ' ' || count(*) FROM sendkit_delete_api_keys("
+		  . "ARRAY(SELECT '$prefix-' || i || '$directives' FROM generate_series(1, $count) i), "
+		  . "'$KEY') GROUP BY outcome");
+	return { map { split / / } @{ $result->{rows} } };
+}
+
+sub use_listener
+{
+	my ($listener, $concurrency) = @_;
+	$session->query('SET sendkit.base_url = ' . literal($api->url($listener)));
+	$session->query("SET sendkit.max_concurrency = $concurrency");
+	$api->reset;
+}
+
+# Returns how often each id was asked for.
+sub times_asked
+{
+	my %times;
+	$times{ $_->{id} // '?' }++ foreach @{ $api->requests };
+	return \%times;
+}
+
+sub most { my $n = 0; $n = $_ > $n ? $_ : $n foreach @_; return $n; }
+
+# --- within bounds ------------------------------------------------------------
+
+foreach my $listener (@listeners)
+{
+	foreach my $concurrency (1, 7, 40)
+	{
+		my $name = "$listener, $concurrency at a time";
+		use_listener($listener, $concurrency);
+		is_deeply(delete_many("$listener-$concurrency", 200, ';delay=0.01'),
+			{ deleted => 200 }, "$name: all are deleted");
+
+		my @requests = @{ $api->requests };
+		is(scalar @requests, 200, "$name: by as many requests");
+		is(most(values %{ times_asked() }), 1, "$name: each id once");
+		my $flight = most(map { $_->{in_flight} } @requests);
+		cmp_ok($flight, '<=', $concurrency, "$name: never more in flight");
+		cmp_ok($flight, '>=', $concurrency / 2, "$name: and not much less")
+		  if $concurrency < 40;
+		my %connections = map { $_->{connection} => 1 } @requests;
+		my $expected = $listener eq 'h2' ? 1 : $concurrency;
+		cmp_ok(scalar keys %connections, '<=', $expected,
+			"$name: on no more connections")
+		  if $listener ne 'https' || libcurl_version() < 8.15;
+	}
+}
+
+# One slow answer delays nobody else.
+use_listener('http', 4);
+{
+	my $started = time();
+	$session->send("SELECT count(*) FROM sendkit_delete_api_keys("
+		  . "'{slow;delay=3}' || ARRAY(SELECT 'quick-' || i FROM generate_series(1, 100) i), '$KEY')");
+	wait_until(sub { @{ $api->requests } == 101 }, 'all requests have left');
+	cmp_ok(time() - $started, '<', 3, 'a slow answer delays nobody else');
+	is($session->result->{rows}[0], 101, 'and is waited for');
+}
+
+# --- rate limits ---------------------------------------------------------------
+
+# Too many at once are answered 429; all are deleted in the end, each once.
+foreach my $listener (@listeners)
+{
+	use_listener($listener, 20);
+	$session->query('SET sendkit.max_retries = 20');
+	$api->control('POST', '/limit',
+		{ per_second => 60, burst => 10, retry_after => '1', status => 429 });
+	is_deeply(delete_many("limit-$listener", 60, ''), { deleted => 60 },
+		"$listener: a storm of 429: none is lost");
+	my @requests = @{ $api->requests };
+	my %done;
+	$done{ $_->{id} }++ foreach grep { $_->{status} == 200 } @requests;
+	is(scalar keys %done, 60, "$listener: ... each was deleted");
+	is(most(values %done), 1, "$listener: ... once");
+	cmp_ok(scalar @requests, '<', 240, "$listener: ... without a storm of ours");
+	$api->control('POST', '/limit', {});
+	$session->query('RESET sendkit.max_retries');
+}
+
+# Nothing leaves while the API asks to wait.
+use_listener('http', 8);
+is_deeply(delete_many('held', 30, ';status=503;retry-after=1;times=1'),
+	{ deleted => 30 }, 'a 503 with Retry-After holds back');
+{
+	my @at = sort { $a <=> $b } map { $_->{at} } @{ $api->requests };
+	my $pause = 0;
+	$pause = $at[$_] - $at[ $_ - 1 ] > $pause ? $at[$_] - $at[ $_ - 1 ] : $pause
+	  foreach 1 .. $#at;
+	cmp_ok($pause, '>=', 0.9, 'for as long as it asks');
+}
+
+# A wait that is longer than the patience ends at once.
+use_listener('http', 8);
+$session->query("SET sendkit.request_timeout = '3s'");
+{
+	my $started = time();
+	$api->control('POST', '/limit',
+		{ per_second => 0.001, burst => 5, retry_after => '3600', status => 429 });
+	my $outcomes = delete_many('hour', 500, '');
+	is($outcomes->{deleted}, 5, 'what came before the limit is deleted');
+	is($outcomes->{unavailable}, 495, 'the rest certainly is not');
+	cmp_ok(scalar @{ $api->requests }, '<=', 13, 'and was mostly not sent');
+	cmp_ok(time() - $started, '<', 3, 'nor waited for');
+	$api->control('POST', '/limit', {});
+}
+$session->query('RESET sendkit.request_timeout');
+
+# --- connections that end ---------------------------------------------------------
+
+foreach my $how ('close', 'close-silently')
+{
+	foreach my $listener (grep { $_ ne 'nghttpx' } @listeners)
+	{
+		use_listener($listener, 10);
+		my $outcomes = delete_many("$how-$listener", 60, ";$how");
+		is(($outcomes->{deleted} // 0) + ($outcomes->{unknown} // 0), 60,
+			"$listener, $how after each answer: no other outcome");
+		# an end that is not announced may meet the next request: nobody knows then
+		is($outcomes->{deleted}, 60, "$listener, $how: all are deleted")
+		  if $listener ne 'h2' && $how eq 'close';
+		is(most(values %{ times_asked() }), 1, "$listener, $how: each id once")
+		  if $listener ne 'h2';
+	}
+}
+
+SKIP:
+{
+	skip 'no HTTP/2 here', 3 unless $api->port('h2');
+	use_listener('h2', 20);
+	$session->send("SELECT outcome || ' ' || count(*) FROM sendkit_delete_api_keys("
+		  . "ARRAY(SELECT 'goaway-' || i || ';delay=0.02' FROM generate_series(1, 200) i), '$KEY') GROUP BY outcome");
+	$api->wait_for_requests(60);
+	$api->control('POST', '/goaway');
+	my %outcomes = map { split / / } @{ $session->result->{rows} };
+	is($outcomes{deleted}, 200, 'a GOAWAY in mid-run: all are deleted');
+	my %connections = map { $_->{connection} => 1 } @{ $api->requests };
+	cmp_ok(scalar keys %connections, '>', 1, '... on another connection as well');
+	is(most(map { $_->{status} ? 1 : 0 } @{ $api->requests }), 1, '... and answered');
+}
+
+# The server goes away half way: what was confirmed is, the rest is not called dead.
+foreach my $listener (grep { $_ ne 'nghttpx' } @listeners)
+{
+	use_listener($listener, 10);
+	$session->query('SET sendkit.max_retries = 0');
+	$session->send("SELECT workspace_id || ' ' || outcome FROM sendkit_delete_api_keys("
+		  . "ARRAY(SELECT 'stop-$listener-' || i || ';delay=0.02' FROM generate_series(1, 300) i), '$KEY')");
+	$api->wait_for_requests(80);
+	$api->control('POST', '/stop');
+	my %outcome = map { split / / } @{ $session->result->{rows} };
+	is(scalar keys %outcome, 300, "$listener, a server that stops: a row for each");
+	my %count;
+	$count{$_}++ foreach values %outcome;
+	is_deeply([ sort keys %count ], [ 'deleted', 'unavailable', 'unknown' ],
+		"$listener: some of each kind");
+	is(scalar(grep { $outcome{$_} eq 'deleted' && $api->key_alive($_) } keys %outcome),
+		0, "$listener: none is called dead that lives");
+	is(scalar(grep { $outcome{$_} eq 'unavailable' && !$api->key_alive($_) } keys %outcome),
+		0, "$listener: none is called untouched that is dead");
+	$api->control('POST', '/start');
+	$session->query('RESET sendkit.max_retries');
+}
+
+# --- an impatient user ------------------------------------------------------------
+
+foreach my $listener (@listeners)
+{
+	foreach my $count (5, 300)
+	{
+		my $name = "$listener, cancelled among $count";
+		my $watcher = SendkitTest::Session->new($node);
+		my $from = -s $node->logfile;
+		use_listener($listener, 4);
+		$session->send("SELECT count(*) FROM sendkit_delete_api_keys("
+			  . "ARRAY(SELECT 'c-$listener-$count-' || i || CASE WHEN i > 3 THEN ';silent' ELSE '' END "
+			  . "FROM generate_series(1, $count) i), '$KEY')");
+		wait_until(sub { grep { ($_->{id} // '') =~ /silent/ } @{ $api->requests } }, 'some wait');
+		$watcher->wait_for_wait($session);
+		my $started = time();
+		$watcher->query('SELECT pg_cancel_backend(' . $session->pid . ')');
+		is($session->result->{sqlstate}, '57014', "$name: ends");
+		prompt(time() - $started, $name);
+
+		my $log = slurp_file($node->logfile, $from);
+		my $unsent = $count == 5 ? 0 : '\d+';
+		like($log, qr/LOG:  sendkit_delete_api_keys was interrupted: 3 deleted, 0 absent, 0 rejected, 0 unavailable, \d+ unknown, $unsent not sent/,
+			"$name: the log counts what was done");
+		if ($count == 5)
+		{
+			like($log, qr/DETAIL:  c-\S+-1: deleted, .*c-\S+-5;silent: unknown/, "$name: and names it");
+		}
+		else
+		{
+			unlike($log, qr/c-$listener-$count-1\b/, "$name: and names none");
+		}
+		is($session->call("after-$listener-$count")->{outcome}, 'deleted', "$name: the next call works");
+	}
+}
+
+# --- someone who watches ------------------------------------------------------------
+
+use_listener('http', 2);
+$session->send("SELECT count(*) FROM sendkit_delete_api_keys("
+	  . "ARRAY(SELECT 'long-' || i || CASE WHEN i <= 1200 THEN '' ELSE ';delay=3' END FROM generate_series(1, 1206) i), '$KEY')");
+$api->wait_for_requests(1206);
+{
+	my $result = $session->result;
+	like($result->{stderr}, qr/NOTICE:.* 1,20\d of 1,206 done, 0 failed/,
+		'a long run says how far it is');
+	is($result->{rows}[0], 1206, 'and ends');
+}
+
+# --- a thousand at a time -------------------------------------------------------------
+
+SKIP:
+{
+	skip 'no HTTP/2 here', 2 unless $api->port('nghttpx');
+	use_listener('nghttpx', 1000);
+	is_deeply(delete_many('thousand', 1000, ';delay=0.05'), { deleted => 1000 },
+		'a thousand at a time');
+	is(most(values %{ times_asked() }), 1, 'each id once');
+}
+
+ok_key_not_logged($node);
+$session->quit;
+$node->stop;
+done_testing();
