@@ -40,10 +40,10 @@
 #define NEVER PG_INT64_MAX
 
 /*
- * What judging an answer may take of the stack: some 300 bytes per level of a
+ * What judging an answer may take of the stack: some 200 bytes per level of a
  * body.  Not more, since the compiler touches each page of it.
  */
-#define STACK_RESERVE (24 * 1024)
+#define STACK_RESERVE (16 * 1024)
 
 struct SendkitDispatcher
 {
