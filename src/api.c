@@ -31,7 +31,7 @@
 
 #define TOO_LONG "It is longer than 255 bytes in UTF-8."
 
-/* How often an id could be percent-encoded over and over: its length bounds it */
+/* The length of a percent-encoded byte */
 #define ESCAPED_BYTE 3
 
 /* What platform keys begin with; workspace keys lack the "user_" */

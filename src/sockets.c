@@ -360,15 +360,19 @@ action_of(uint32 events)
 	return action;
 }
 
-int
-sendkit_sockets_poll(SendkitSockets *sockets, SendkitSocketEvent *events, int max)
+/*
+ * Takes up to max events from the kernel: deals with those of idle connections,
+ * and fills in the others.  Returns how many those are, and in *taken how many
+ * there were in all.
+ */
+static int
+take_events(SendkitSockets *sockets, SendkitSocketEvent *events, int max, int *taken)
 {
 	struct epoll_event ready[EVENT_BATCH];
-	int			nready;
 	int			nevents = 0;
 
-	nready = epoll_wait(sockets->epoll_fd, ready, Min(max, EVENT_BATCH), 0);
-	for (int i = 0; i < nready; i++)
+	*taken = epoll_wait(sockets->epoll_fd, ready, Min(max, EVENT_BATCH), 0);
+	for (int i = 0; i < *taken; i++)
 	{
 		curl_socket_t fd = ready[i].data.fd;
 		SendkitSocket *entry = socket_entry(sockets, fd);
@@ -387,25 +391,24 @@ sendkit_sockets_poll(SendkitSockets *sockets, SendkitSocketEvent *events, int ma
 	return nevents;
 }
 
+int
+sendkit_sockets_poll(SendkitSockets *sockets, SendkitSocketEvent *events, int max)
+{
+	int			taken;
+
+	return take_events(sockets, events, max, &taken);
+}
+
 void
 sendkit_sockets_drop_unsafe(SendkitSockets *sockets)
 {
-	struct epoll_event ready[EVENT_BATCH];
-	int			nready = EVENT_BATCH;
+	/* events that libcurl waits for are reported again */
+	SendkitSocketEvent later[EVENT_BATCH];
+	int			taken = EVENT_BATCH;
 
 	/* the kernel reports another batch each time, until it has been round */
-	for (int seen = 0; nready == EVENT_BATCH && seen <= sockets->opened; seen += nready)
-	{
-		nready = epoll_wait(sockets->epoll_fd, ready, EVENT_BATCH, 0);
-		for (int i = 0; i < nready; i++)
-		{
-			curl_socket_t fd = ready[i].data.fd;
-			SendkitSocket *entry = socket_entry(sockets, fd);
-
-			if (entry && !entry->wanted)
-				handle_idle_event(sockets, fd, entry, ready[i].events);
-		}
-	}
+	for (int seen = 0; taken == EVENT_BATCH && seen <= sockets->opened; seen += taken)
+		(void) take_events(sockets, later, EVENT_BATCH, &taken);
 }
 
 void
