@@ -18,7 +18,6 @@
 
 #include <time.h>
 
-#include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 
 #include "api.h"
@@ -141,7 +140,7 @@ utf8_fault(const char *utf8)
 	return NULL;
 }
 
-/* The characters that a segment may have as they are (RFC 3986, section 2.3) */
+/* The characters that a path segment may have as they are (RFC 3986, section 2.3) */
 static bool
 is_unreserved(unsigned char c)
 {
@@ -150,22 +149,41 @@ is_unreserved(unsigned char c)
 		c == '-' || c == '.' || c == '_' || c == '~';
 }
 
+/* Writes the text percent-encoded to out.  Returns where that ends. */
 static char *
-percent_encode(const char *text)
+percent_encode(const char *text, char *out)
 {
-	StringInfoData out;
+	static const char digits[] = "0123456789ABCDEF";
 
-	initStringInfo(&out);
 	for (const char *p = text; *p; p++)
 	{
 		unsigned char c = (unsigned char) *p;
 
 		if (is_unreserved(c))
-			appendStringInfoCharMacro(&out, c);
+			*out++ = c;
 		else
-			appendStringInfo(&out, "%%%02X", c);
+		{
+			*out++ = '%';
+			*out++ = digits[c >> 4];
+			*out++ = digits[c & 0xf];
+		}
 	}
-	return out.data;
+	return out;
+}
+
+/* Returns the path of a workspace's key, in the memory that it needs. */
+static char *
+key_path(const char *utf8_id)
+{
+	static const char before[] = "/v1/workspaces/";
+	static const char behind[] = "/api-key";
+	char	   *path = palloc(sizeof(before) + strlen(utf8_id) * ESCAPED_BYTE + sizeof(behind));
+	char	   *end;
+
+	memcpy(path, before, sizeof(before));
+	end = percent_encode(utf8_id, path + sizeof(before) - 1);
+	memcpy(end, behind, sizeof(behind));
+	return path;
 }
 
 /* Returns the id in UTF-8, or NULL with *fault set. */
@@ -198,35 +216,17 @@ sendkit_api_id_fault(const SendkitTextConverter *converter, const char *id, int 
 }
 
 char *
-sendkit_api_segment(const SendkitTextConverter *converter,
-					const char *id, int len, const char **fault)
+sendkit_api_key_path(const SendkitTextConverter *converter,
+					 const char *id, int len, const char **fault)
 {
 	char	   *utf8 = id_to_utf8(converter, id, len, fault);
-	char	   *segment;
+	char	   *path;
 
 	if (utf8 == NULL)
 		return NULL;
-	segment = percent_encode(utf8);
+	path = key_path(utf8);
 	pfree(utf8);
-	return segment;
-}
-
-char *
-sendkit_api_url(const char *base_url, const char *segment)
-{
-	static const char before[] = "/v1/workspaces/";
-	static const char behind[] = "/api-key";
-	int			base_len = strlen(base_url);
-	StringInfoData url;
-
-	while (base_len > 0 && base_url[base_len - 1] == '/')
-		base_len--;
-	initStringInfo(&url);
-	appendBinaryStringInfo(&url, base_url, base_len);
-	appendBinaryStringInfo(&url, before, sizeof(before) - 1);
-	appendStringInfoString(&url, segment);
-	appendBinaryStringInfo(&url, behind, sizeof(behind) - 1);
-	return url.data;
+	return path;
 }
 
 void

@@ -52,15 +52,13 @@ extern const char *sendkit_api_id_fault(const SendkitTextConverter *converter,
 										const char *id, int len);
 
 /*
- * Takes the same.  Returns it as a palloc'd path segment (RFC 3986, section 2.1), or NULL with *fault set to
- * what is wrong with it, for the message's detail.  Raises nothing but out of
- * memory.
+ * Takes the same.  Returns the palloc'd path below the API's root where the
+ * workspace's key is, the id percent-encoded (RFC 3986, section 2.1); or NULL
+ * with *fault set to what is wrong with the id, for the message's detail.
+ * Raises nothing but out of memory.
  */
-extern char *sendkit_api_segment(const SendkitTextConverter *converter,
-								 const char *id, int len, const char **fault);
-
-/* The palloc'd URL to delete a workspace's key.  May raise out of memory. */
-extern char *sendkit_api_url(const char *base_url, const char *segment);
+extern char *sendkit_api_key_path(const SendkitTextConverter *converter,
+								  const char *id, int len, const char **fault);
 
 /* The headers of every request, in the form that libcurl takes */
 #define SENDKIT_HEADERS 4

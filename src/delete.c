@@ -152,19 +152,19 @@ report_null(const char *what)
 }
 
 static char *
-segment_of(const SendkitTextConverter *converter, text *id)
+path_of(const SendkitTextConverter *converter, text *id)
 {
 	const char *fault;
-	char	   *segment = sendkit_api_segment(converter, VARDATA_ANY(id),
-											  VARSIZE_ANY_EXHDR(id), &fault);
+	char	   *path = sendkit_api_key_path(converter, VARDATA_ANY(id),
+											VARSIZE_ANY_EXHDR(id), &fault);
 
-	if (segment == NULL)
+	if (path == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid workspace_id"),
 				 errdetail("%s", fault),
 				 errhidestmt(true), errhidecontext(true)));
-	return segment;
+	return path;
 }
 
 static text *
@@ -249,7 +249,7 @@ delete_one(Call *call)
 	if (id == NULL)
 		report_null("workspace_id");
 	memset(&deletion, 0, sizeof(deletion));
-	deletion.segment = segment_of(&call->converter, id);
+	deletion.path = path_of(&call->converter, id);
 	sendkit_credential_find(&call->credential, text_argument(call->fcinfo, 1));
 
 	begin_dispatch(call, 1);
@@ -269,18 +269,18 @@ sendkit_delete_api_key(PG_FUNCTION_ARGS)
 
 /* --- many workspaces: which ones --- */
 
-/* A set of ids, told apart by their path segments */
-typedef struct SegmentEntry
+/* A set of ids, told apart by their paths */
+typedef struct PathEntry
 {
-	const char *segment;
+	const char *path;
 	uint32		hash;
 	char		status;
-} SegmentEntry;
+} PathEntry;
 
-#define SH_PREFIX segments
-#define SH_ELEMENT_TYPE SegmentEntry
+#define SH_PREFIX paths
+#define SH_ELEMENT_TYPE PathEntry
 #define SH_KEY_TYPE const char *
-#define SH_KEY segment
+#define SH_KEY path
 #define SH_HASH_KEY(tb, key) hash_bytes((const unsigned char *) (key), strlen(key))
 #define SH_EQUAL(tb, a, b) (strcmp((a), (b)) == 0)
 #define SH_STORE_HASH
@@ -304,34 +304,34 @@ collect_ids(Call *call, ArrayType *array, Bulk *bulk)
 	Datum	   *elements;
 	bool	   *nulls;
 	int			nelements;
-	segments_hash *seen;
+	paths_hash *seen;
 
 	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT,
 					  &elements, &nulls, &nelements);
 	bulk->ids = alloc_huge(nelements, sizeof(text *));
 	bulk->deletions = alloc_huge(nelements, sizeof(SendkitDeletion));
-	seen = segments_create(CurrentMemoryContext, nelements, NULL);
+	seen = paths_create(CurrentMemoryContext, nelements, NULL);
 
 	for (int i = 0; i < nelements; i++)
 	{
 		text	   *id = nulls[i] ? NULL : DatumGetTextPP(elements[i]);
-		char	   *segment;
+		char	   *path;
 		bool		found;
 
 		if (id == NULL)
 			report_null("an element of workspace_ids");
-		segment = segment_of(&call->converter, id);
-		segments_insert(seen, segment, &found);
+		path = path_of(&call->converter, id);
+		paths_insert(seen, path, &found);
 		if (found)
 		{
-			pfree(segment);
+			pfree(path);
 			continue;
 		}
-		bulk->deletions[bulk->count].segment = segment;
+		bulk->deletions[bulk->count].path = path;
 		bulk->ids[bulk->count] = id;
 		bulk->count++;
 	}
-	segments_destroy(seen);
+	paths_destroy(seen);
 }
 
 /* --- many workspaces: progress --- */

@@ -223,18 +223,15 @@ static void
 send_deletion(SendkitDispatcher *dispatcher, SendkitDeletion *deletion, int64 now)
 {
 	SendkitHttpRequest request;
-	char	   *url;
 	int64		left = Max(deletion->deadline - now, 1);
 
-	url = sendkit_api_url(dispatcher->endpoint.base_url, deletion->segment);
 	memset(&request, 0, sizeof(request));
-	request.url = url;
+	request.path = deletion->path;
 	request.headers = dispatcher->headers.list;
 	request.connect_timeout_ms = (long) Min(left, sendkit_connect_timeout);
 	request.timeout_ms = (long) left;
 	request.tag = deletion;
 	sendkit_http_send(&request);
-	pfree(url);
 
 	deletion->attempts++;
 	enter_flight(dispatcher, deletion);

@@ -15,7 +15,7 @@
 /* One workspace whose key is to be deleted; zeroed but for the first two */
 typedef struct SendkitDeletion
 {
-	const char *segment;		/* the id as a path segment */
+	const char *path;			/* of the key, below the API's root */
 	int64		not_after;		/* not to be sent then, by sendkit_http_now();
 								 * 0: no such limit */
 	SendkitVerdict verdict;		/* filled in when finished */

@@ -145,6 +145,8 @@ typedef struct HttpPool
 	bool		signals_blocked;	/* by on_resolve(), until libcurl returns */
 	sigset_t	signals_before;
 	bool		plain;			/* HTTP without TLS */
+	CURLU	   *url;			/* the base URL, taken apart */
+	char	   *base_path;		/* its path, malloc'd, without a slash at the end */
 	char	   *base_url;		/* the endpoint, malloc'd */
 	char	   *ca_file;
 	char	   *proxy;
@@ -410,8 +412,6 @@ set_safety_options(CURL *easy, bool plain)
 		   plain ? SENDKIT_PROTOCOL_HTTP : SENDKIT_PROTOCOL_HTTPS);
 	SETOPT(easy, CURLOPT_FOLLOWLOCATION, 0L);
 	SETOPT(easy, CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
-	SETOPT(easy, CURLOPT_PATH_AS_IS, 1L);
-	SETOPT(easy, CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
 	SETOPT(easy, CURLOPT_HEADEROPT, (long) CURLHEADER_SEPARATE);
 	SETOPT(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
 	return true;
@@ -521,11 +521,17 @@ set_callbacks(CURL *easy, Transfer *transfer)
 	return true;
 }
 
-/* DELETE is all that is ever asked for. */
+/*
+ * DELETE is all that is ever asked for, and all of one host.  The URL is handed
+ * over in parts, and each request's path as its target: parsing a URL anew for
+ * each request, and putting it together again, is a tenth of what a warm call
+ * costs libcurl.
+ */
 static bool
-set_method(CURL *easy)
+set_base_request(CURL *easy)
 {
 	SETOPT(easy, CURLOPT_CUSTOMREQUEST, "DELETE");
+	SETOPT(easy, CURLOPT_CURLU, pool->url);
 	return true;
 }
 
@@ -537,7 +543,7 @@ set_options(CURL *easy, Transfer *transfer)
 	if (sendkit_curl_easy_can_quick_exit(curl_version_found()) &&
 		sendkit_curl_easy_quick_exit(easy) != CURLE_OK)
 		return false;
-	return set_method(easy) &&
+	return set_base_request(easy) &&
 		set_safety_options(easy, plain) &&
 		set_resend_options(easy) &&
 		set_tls_options(easy, pool->ca_file) &&
@@ -600,11 +606,11 @@ reset_transfer(Transfer *transfer)
 
 /* Sets what is the request's own; options that stay the same are not set again. */
 static bool
-set_request(Transfer *transfer, const SendkitHttpRequest *request)
+set_request(Transfer *transfer, const SendkitHttpRequest *request, const char *target)
 {
 	CURL	   *easy = transfer->easy;
 
-	SETOPT(easy, CURLOPT_URL, request->url);
+	SETOPT(easy, CURLOPT_REQUEST_TARGET, target);
 	SETOPT(easy, CURLOPT_HTTPHEADER, request->headers);
 	if (transfer->connect_timeout_ms != request->connect_timeout_ms)
 		SETOPT(easy, CURLOPT_CONNECTTIMEOUT_MS, request->connect_timeout_ms);
@@ -662,6 +668,8 @@ free_pool(HttpPool *old)
 		FreeWaitEventSet(old->wait_set);
 	if (old->sockets.epoll_fd >= 0)
 		sendkit_sockets_free(&old->sockets);
+	curl_url_cleanup(old->url);
+	free(old->base_path);
 	free(old->base_url);
 	free(old->ca_file);
 	free(old->proxy);
@@ -771,14 +779,35 @@ report_no_descriptor(void)
 			 errhidestmt(true), errhidecontext(true)));
 }
 
+/* Returns the path of a URL without slashes at its end, malloc'd, or NULL. */
+static char *
+copy_base_path(CURLU *url)
+{
+	char	   *path = NULL;
+	char	   *copy;
+	size_t		len;
+
+	if (curl_url_get(url, CURLUPART_PATH, &path, 0) != CURLUE_OK)
+		return NULL;
+	len = strlen(path);
+	while (len > 0 && path[len - 1] == '/')
+		len--;
+	copy = strndup(path, len);
+	curl_free(path);
+	return copy;
+}
+
 static bool
 copy_endpoint(HttpPool *new_pool, const SendkitHttpEndpoint *endpoint)
 {
+	new_pool->url = sendkit_url_base_parts(endpoint->base_url);
+	if (new_pool->url)
+		new_pool->base_path = copy_base_path(new_pool->url);
 	new_pool->plain = sendkit_url_is_plain(endpoint->base_url);
 	new_pool->base_url = strdup(endpoint->base_url);
 	new_pool->ca_file = strdup(endpoint->ca_file);
 	new_pool->proxy = strdup(endpoint->proxy);
-	return new_pool->base_url && new_pool->ca_file && new_pool->proxy;
+	return new_pool->base_path && new_pool->base_url && new_pool->ca_file && new_pool->proxy;
 }
 
 static void
@@ -1038,16 +1067,18 @@ take_spare_transfer(void)
 void
 sendkit_http_send(const SendkitHttpRequest *request)
 {
+	char	   *target = psprintf("%s%s", pool->base_path, request->path);
 	Transfer   *transfer = take_spare_transfer();
 
 	reset_transfer(transfer);
 	transfer->tag = request->tag;
-	if (!set_request(transfer, request) ||
+	if (!set_request(transfer, request, target) ||
 		curl_multi_add_handle(pool->multi, transfer->easy) != CURLM_OK)
 	{
 		free_transfer(transfer);
 		report_out_of_memory();
 	}
+	pfree(target);
 	dlist_push_tail(&pool->active, &transfer->node);
 	pool->started = true;
 }

@@ -29,7 +29,7 @@ typedef struct SendkitHttpEndpoint
 
 typedef struct SendkitHttpRequest
 {
-	const char *url;
+	const char *path;			/* below the endpoint's base URL */
 	struct curl_slist *headers; /* must live until the request is received */
 	long		connect_timeout_ms;
 	long		timeout_ms;

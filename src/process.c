@@ -194,8 +194,8 @@ settle_unsent(Run *run, const Claim *claim)
 static void
 free_claim(Claim *claim)
 {
-	if (claim->deletion.segment)
-		pfree(unconstify(char *, claim->deletion.segment));
+	if (claim->deletion.path)
+		pfree(unconstify(char *, claim->deletion.path));
 	sendkit_verdict_free(&claim->deletion.verdict);
 	pfree(claim->revocation.workspace_id);
 	pfree(claim);
@@ -252,11 +252,11 @@ start_claim(Run *run, const SendkitRevocation *revocation)
 
 	claim->revocation = *revocation;
 	claim->revocation.workspace_id = pstrdup(revocation->workspace_id);
-	claim->deletion.segment = sendkit_api_segment(&run->converter,
+	claim->deletion.path = sendkit_api_key_path(&run->converter,
 												  revocation->workspace_id,
 												  strlen(revocation->workspace_id),
 												  &fault);
-	if (claim->deletion.segment && revocation->not_after <= GetCurrentTimestamp())
+	if (claim->deletion.path && revocation->not_after <= GetCurrentTimestamp())
 		fault = "its \"not_after\" had passed before it could be delivered";
 	claim->deletion.not_after = deadline_of(revocation);
 	if (fault)

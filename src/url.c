@@ -13,7 +13,6 @@
 #include "postgres.h"
 
 #include <arpa/inet.h>
-#include <curl/curl.h>
 #include <netinet/in.h>
 
 #include "url.h"
@@ -214,6 +213,22 @@ sendkit_url_proxy_fault(const char *url)
 		fault = proxy_parts_fault(&parts);
 	url_free(&parts);
 	return fault;
+}
+
+CURLU *
+sendkit_url_base_parts(const char *url)
+{
+	CURLU	   *parts = curl_url();
+
+	if (parts == NULL)
+		return NULL;
+	if (curl_url_set(parts, CURLUPART_URL, url,
+					 CURLU_PATH_AS_IS | CURLU_DISALLOW_USER) != CURLUE_OK)
+	{
+		curl_url_cleanup(parts);
+		return NULL;
+	}
+	return parts;
 }
 
 bool
