@@ -41,7 +41,7 @@ class Context:
         self.summary = []
         self._programs = {}
 
-    def restart_postgres(self, environment):
+    def restart_postgres(self, environment=None):
         subprocess.run(["pg_ctl", "-D", os.path.join(self.work, "data"),
                         "-l", os.path.join(self.work, "server.log"), "-m", "fast", "-w", "restart"],
                        env=environment, stdout=subprocess.DEVNULL, check=True)

@@ -85,10 +85,14 @@ class Ours:
 WAYS = [(1, "in the select list"), (2, "LATERAL"), (3, "one prepared statement each")]
 
 
-def compare(program, server, kind, calls, rounds, cores):
+def compare(context, kind, calls, rounds, cores):
     """Interleaved rounds of bare and our ways; each a list of (wall, CPU) per
-    call. Every other round goes backwards, so that none profits from its place."""
-    bare, ours = Bare(program, server, kind), Ours(server, kind)
+    call. Every other round goes backwards, so that none profits from its place.
+    Backends inherit their place in memory from the postmaster: a new one for
+    each pair of processes."""
+    context.restart_postgres()
+    server = context.server
+    bare, ours = Bare(context.program("bare"), server, kind), Ours(server, kind)
     runs = [bare.run, ours.run_list, ours.run_lateral, ours.run_statements]
     samples = []
     try:
@@ -132,7 +136,7 @@ def measure(context, calls=500, rounds=15, pairs=12):
                              ("Not pinned, for information", False, 3)):
         rows = []
         for kind, name in KINDS:
-            measured = [compare(context.program("bare"), context.server, kind, calls, rounds,
+            measured = [compare(context, kind, calls, rounds,
                                 {cores[i % len(cores)]} if pinned else set(cores))
                         for i in range(n)]
             rows += rows_of(measured, name)
