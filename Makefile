@@ -16,9 +16,11 @@ OBJS = \
 	src/process.o \
 	src/queue.o \
 	src/response.o \
+	src/route.o \
 	src/sendkit.o \
 	src/sockets.o \
 	src/text.o \
+	src/transfer.o \
 	src/url.o
 LOCAL_HEADERS = $(wildcard src/*.h)
 

@@ -160,6 +160,17 @@ sendkit_wait_event(void)
 
 /* --- libcurl --- */
 
+/* The version that is there at run time; asking libcurl for it is dear. */
+static inline unsigned int
+sendkit_curl_version(void)
+{
+	static unsigned int version = 0;
+
+	if (version == 0)
+		version = curl_version_info(CURLVERSION_NOW)->version_num;
+	return version;
+}
+
 /* 7.85: protocols by name */
 #if LIBCURL_VERSION_NUM >= 0x075500
 #define SENDKIT_CURLOPT_PROTOCOLS CURLOPT_PROTOCOLS_STR
@@ -178,10 +189,10 @@ sendkit_wait_event(void)
  * not only the headers.
  */
 static inline bool
-sendkit_curl_easy_can_quick_exit(unsigned int version pg_attribute_unused())
+sendkit_curl_easy_can_quick_exit(void)
 {
 #if LIBCURL_VERSION_NUM >= 0x075700
-	return version >= 0x075700 && version < 0x081400;
+	return sendkit_curl_version() >= 0x075700 && sendkit_curl_version() < 0x081400;
 #else
 	return false;
 #endif
@@ -193,9 +204,9 @@ sendkit_curl_easy_can_quick_exit(unsigned int version pg_attribute_unused())
  * the last look.
  */
 static inline bool
-sendkit_curl_looks_before_reuse(unsigned int version)
+sendkit_curl_looks_before_reuse(void)
 {
-	return version < 0x080f00;
+	return sendkit_curl_version() < 0x080f00;
 }
 
 /*
@@ -203,9 +214,9 @@ sendkit_curl_looks_before_reuse(unsigned int version)
  * not 8.14): bytes behind an answer then wait where no socket shows them.
  */
 static inline bool
-sendkit_curl_reads_ahead(unsigned int version)
+sendkit_curl_reads_ahead(void)
 {
-	return version >= 0x080f00;
+	return sendkit_curl_version() >= 0x080f00;
 }
 
 /*
@@ -213,9 +224,9 @@ sendkit_curl_reads_ahead(unsigned int version)
  * resolve?  From 8.20 on it queues what a thread is to do.
  */
 static inline bool
-sendkit_curl_starts_threads_unannounced(unsigned int version)
+sendkit_curl_starts_threads_unannounced(void)
 {
-	return version >= 0x081400;
+	return sendkit_curl_version() >= 0x081400;
 }
 
 static inline CURLcode
@@ -229,10 +240,10 @@ sendkit_curl_easy_quick_exit(CURL *easy pg_attribute_unused())
 }
 
 static inline bool
-sendkit_curl_multi_can_quick_exit(unsigned int version pg_attribute_unused())
+sendkit_curl_multi_can_quick_exit(void)
 {
 #if LIBCURL_VERSION_NUM >= 0x081400
-	return version >= 0x081400;
+	return sendkit_curl_version() >= 0x081400;
 #else
 	return false;
 #endif

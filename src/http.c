@@ -18,15 +18,14 @@
  * and pays nothing.
  *
  * Callbacks run inside libcurl and must neither raise an error nor palloc nor
- * serve interrupts.  They write to preallocated places or to malloc'd buffers,
- * and set a flag for trouble, which is looked at when libcurl has come home.
+ * serve interrupts (transfer.c).
  *
  * Who owns what: the pool is the session's, one static variable, and lives in
  * malloc'd memory and libcurl's.  It owns the multi handle, with the
- * connections kept in it, and the transfers.  A transfer is one easy handle
- * with its buffers; it is under way (in pool->active) or spare, and used over
- * and over until it fails.  Nothing of a statement's memory is referred to between batches.
- * Headers belong to the caller, who must not free them during a batch.
+ * connections kept in it, and the transfers.  A transfer is under way (in
+ * pool->active) or spare, and used over and over until it fails.  Nothing of a
+ * statement's memory is referred to between batches.  Headers belong to the
+ * caller, who must not free them during a batch.
  *
  * A batch that ends early, because an error or an interrupt jumped out of it,
  * takes its transfers out of the multi handle in sendkit_http_end(); libcurl
@@ -43,29 +42,17 @@
 
 #include <signal.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "access/xact.h"
 #include "compat.h"
-#include "lib/ilist.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "utils/timeout.h"
 
 #include "http.h"
+#include "route.h"
 #include "sockets.h"
-#include "url.h"
-
-/* Caps on an answer, in bytes: the API's are some hundred */
-#define MAX_BODY_SIZE (64 * 1024)
-#define MAX_HEADER_SIZE (64 * 1024)
-
-/* A body's first buffer, and the largest that is kept for the next answer */
-#define BODY_BUFFER_SIZE 1024
-#define KEPT_BODY_SIZE 8192
-
-/* Enough for any number of seconds and any HTTP date */
-#define MAX_RETRY_AFTER_SIZE 64
+#include "transfer.h"
 
 /*
  * Servers and middleboxes commonly drop idle connections after 60 s or more:
@@ -100,35 +87,12 @@
 
 #define NO_TIMER PG_INT64_MAX
 
-typedef struct Transfer
-{
-	dlist_node	node;			/* in pool->active or pool->spare */
-	CURL	   *easy;
-	void	   *tag;
-	char	   *body;			/* malloc'd */
-	size_t		body_len;
-	size_t		body_size;
-	size_t		header_len;
-	bool		headers_complete;	/* an empty line ended them */
-	bool		too_large;
-	bool		no_memory;
-	bool		no_descriptor;
-	long		timeout_ms;		/* as the easy handle has it */
-	long		connect_timeout_ms;
-	bool		fresh_connect;	/* as the easy handle has it */
-	bool		forbid_reuse;	/* as the easy handle has it */
-	bool		begun;			/* libcurl has been entered since it was added */
-	bool		sent;			/* or about to be: it may have reached the server */
-	bool		resend_refused;
-	bool		has_retry_after;
-	char		retry_after[MAX_RETRY_AFTER_SIZE];
-	char		error[CURL_ERROR_SIZE];
-} Transfer;
-
 typedef struct HttpPool
 {
 	CURLM	   *multi;
+	SendkitRoute route;
 	SendkitSockets sockets;
+	SendkitTransferOwner owner;	/* of the transfers: us */
 	WaitEventSet *wait_set;		/* latch, postmaster's death, sockets */
 	dlist_head	active;
 	dlist_head	spare;
@@ -142,14 +106,8 @@ typedef struct HttpPool
 	bool		shared;			/* ... and not, but two requests share a connection */
 	bool		capped;			/* libcurl is kept to one connection */
 	bool		started;		/* a transfer was added since libcurl ran */
-	bool		signals_blocked;	/* by on_resolve(), until libcurl returns */
+	bool		signals_blocked;	/* by about_to_resolve(), until libcurl returns */
 	sigset_t	signals_before;
-	bool		plain;			/* HTTP without TLS */
-	CURLU	   *url;			/* the base URL, taken apart */
-	char	   *base_path;		/* its path, malloc'd, without a slash at the end */
-	char	   *base_url;		/* the endpoint, malloc'd */
-	char	   *ca_file;
-	char	   *proxy;
 } HttpPool;
 
 /* The session's connections: the module's only state */
@@ -157,17 +115,6 @@ static HttpPool *pool = NULL;
 static int	abandoned_pools = 0;
 static TimeoutId idle_timeout = MAX_TIMEOUTS;
 static volatile sig_atomic_t batch_open = false;
-
-/* The version that is there at run time; asking libcurl for it is dear. */
-static unsigned int
-curl_version_found(void)
-{
-	static unsigned int version = 0;
-
-	if (version == 0)
-		version = curl_version_info(CURLVERSION_NOW)->version_num;
-	return version;
-}
 
 int64
 sendkit_http_now(void)
@@ -196,176 +143,26 @@ restore_signals(const sigset_t *before)
 	pthread_sigmask(SIG_SETMASK, before, NULL);
 }
 
-/* CURLOPT_RESOLVER_START_FUNCTION: a thread may be started next */
-static int
-on_resolve(void *resolver pg_attribute_unused(), void *reserved pg_attribute_unused(),
-		   void *unused pg_attribute_unused())
-{
-	if (!pool->signals_blocked)
-	{
-		block_signals(&pool->signals_before);
-		pool->signals_blocked = true;
-	}
-	return 0;
-}
+/* --- callbacks --- */
 
-/* --- callbacks of a transfer --- */
-
-static bool
-grow_body(Transfer *transfer, size_t needed)
-{
-	size_t		size = transfer->body_size;
-	char	   *grown;
-
-	while (size < needed)
-		size = size ? size * 2 : BODY_BUFFER_SIZE;
-	if (size == transfer->body_size)
-		return true;
-	grown = realloc(transfer->body, size);
-	if (grown == NULL)
-	{
-		transfer->no_memory = true;
-		return false;
-	}
-	transfer->body = grown;
-	transfer->body_size = size;
-	return true;
-}
-
-/* CURLOPT_WRITEFUNCTION: anything but the full count ends the transfer */
-static size_t
-on_body(char *data, size_t size, size_t nmemb, void *arg)
-{
-	Transfer   *transfer = (Transfer *) arg;
-	size_t		len = size * nmemb;
-
-	if (len > MAX_BODY_SIZE - transfer->body_len)
-	{
-		transfer->too_large = true;
-		return 0;
-	}
-	if (!grow_body(transfer, transfer->body_len + len + 1))
-		return 0;
-	memcpy(transfer->body + transfer->body_len, data, len);
-	transfer->body_len += len;
-	transfer->body[transfer->body_len] = '\0';
-	return len;
-}
-
-/*
- * Keeps the value of a Retry-After header.  CURLINFO_RETRY_AFTER will not do:
- * it takes a number that overflows for none at all.
- */
+/* Of a transfer: libcurl may start a thread next. */
 static void
-keep_retry_after(Transfer *transfer, const char *line, size_t len)
+about_to_resolve(void)
 {
-	static const char name[] = "retry-after:";
-	size_t		name_len = sizeof(name) - 1;
-
-	if (len < name_len || pg_strncasecmp(line, name, name_len) != 0)
+	if (pool->signals_blocked)
 		return;
-	line += name_len;
-	len -= name_len;
-	while (len > 0 && (*line == ' ' || *line == '\t'))
-		line++, len--;
-	while (len > 0 && (unsigned char) line[len - 1] <= ' ')
-		len--;
-	if (len >= MAX_RETRY_AFTER_SIZE)
-		len = MAX_RETRY_AFTER_SIZE - 1;
-	memcpy(transfer->retry_after, line, len);
-	transfer->retry_after[len] = '\0';
-	transfer->has_retry_after = true;
+	block_signals(&pool->signals_before);
+	pool->signals_blocked = true;
 }
 
-/*
- * An HTTP/1 connection whose unread bytes might wait inside TLS, unseen by
- * sockets.c, must not be used again: they would be taken for the answer to the
- * next request.  The status line is the first that tells the protocol.
- */
+/* Of a transfer: it has a connection. */
 static void
-forbid_unsafe_reuse(Transfer *transfer, const char *status_line)
+about_to_send(void)
 {
-	if (pool->plain || status_line[5] != '1' ||
-		!sendkit_curl_reads_ahead(curl_version_found()))
-		return;
-	if (curl_easy_setopt(transfer->easy, CURLOPT_FORBID_REUSE, 1L) == CURLE_OK)
-		transfer->forbid_reuse = true;
-}
-
-/* CURLOPT_HEADERFUNCTION: called once per line */
-static size_t
-on_header(char *data, size_t size, size_t nmemb, void *arg)
-{
-	Transfer   *transfer = (Transfer *) arg;
-	size_t		len = size * nmemb;
-
-	transfer->header_len += len;
-	if (transfer->header_len > MAX_HEADER_SIZE)
-	{
-		transfer->too_large = true;
-		return 0;
-	}
-	/* a status line: what came before belonged to an interim answer */
-	if (len > 5 && memcmp(data, "HTTP/", 5) == 0)
-	{
-		transfer->has_retry_after = false;
-		transfer->headers_complete = false;
-		forbid_unsafe_reuse(transfer, data);
-	}
-	else if (len > 0 && (data[0] == '\r' || data[0] == '\n'))
-		transfer->headers_complete = true;
-	keep_retry_after(transfer, data, len);
-	return len;
-}
-
-/* CURLOPT_OPENSOCKETFUNCTION */
-static curl_socket_t
-on_open_socket(void *arg, curlsocktype purpose pg_attribute_unused(),
-			   struct curl_sockaddr *address)
-{
-	Transfer   *transfer = (Transfer *) arg;
-	curl_socket_t fd = sendkit_sockets_open(&pool->sockets, address);
-
-	if (fd == CURL_SOCKET_BAD)
-		transfer->no_descriptor = pool->sockets.refused;
-	return fd;
-}
-
-/* CURLOPT_CLOSESOCKETFUNCTION: may be called long after its transfer is gone */
-static int
-on_close_socket(void *arg, curl_socket_t fd)
-{
-	return sendkit_sockets_close((SendkitSockets *) arg, fd);
-}
-
-/*
- * CURLOPT_PREREQFUNCTION: connected, and about to send.  Called once more
- * before libcurl sends a request again, which the option CURLOPT_RTSP_REQUEST
- * (set_resend_options()) leaves to it for refused HTTP/2 streams only.  As a
- * second guard, it must have been silent: it words every other trouble.
- */
-static int
-on_about_to_send(void *arg, char *peer_ip pg_attribute_unused(),
-				 char *local_ip pg_attribute_unused(),
-				 int peer_port pg_attribute_unused(),
-				 int local_port pg_attribute_unused())
-{
-	Transfer   *transfer = (Transfer *) arg;
-
-	if (transfer->sent &&
-		(transfer->error[0] != '\0' || pool->plain))
-	{
-		transfer->resend_refused = true;
-		return CURL_PREREQFUNC_ABORT;
-	}
-	if (!transfer->sent && pool->sent && !pool->warm && pool->sockets.opened == 1)
+	if (pool->sent && !pool->warm && pool->sockets.opened == 1)
 		pool->shared = true;
-	transfer->sent = true;
 	pool->sent = true;
-	return CURL_PREREQFUNC_OK;
 }
-
-/* --- callbacks of the multi handle --- */
 
 /* CURLMOPT_SOCKETFUNCTION */
 static int
@@ -387,246 +184,6 @@ on_timer(CURLM *multi pg_attribute_unused(), long timeout_ms, void *arg)
 
 /* --- transfers --- */
 
-static void
-free_transfer(Transfer *transfer)
-{
-	if (transfer->easy)
-		curl_easy_cleanup(transfer->easy);
-	free(transfer->body);
-	free(transfer);
-}
-
-/* A setopt can only fail for want of memory or of a feature: give up then. */
-#define SETOPT(easy, option, value) \
-	do { \
-		if (curl_easy_setopt((easy), (option), (value)) != CURLE_OK) \
-			return false; \
-	} while (0)
-
-/* Whatever the environment or a server may suggest, libcurl is to do this only. */
-static bool
-set_safety_options(CURL *easy, bool plain)
-{
-	SETOPT(easy, CURLOPT_NOSIGNAL, 1L);
-	SETOPT(easy, SENDKIT_CURLOPT_PROTOCOLS,
-		   plain ? SENDKIT_PROTOCOL_HTTP : SENDKIT_PROTOCOL_HTTPS);
-	SETOPT(easy, CURLOPT_FOLLOWLOCATION, 0L);
-	SETOPT(easy, CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
-	SETOPT(easy, CURLOPT_HEADEROPT, (long) CURLHEADER_SEPARATE);
-	SETOPT(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-	return true;
-}
-
-/*
- * With OpenSSL and a hashed folder of certificates, only the one that is asked
- * for is read; the bundle in one file would have to be parsed as a whole, for
- * some 40 ms.  libcurl caches a parsed bundle between connections, but not
- * while a folder is set as well, so it is either the one or the other.
- */
-static const char *
-system_ca_folder(void)
-{
-	curl_version_info_data *info = curl_version_info(CURLVERSION_NOW);
-
-	if (info->age < CURLVERSION_SEVENTH || info->capath == NULL ||
-		info->ssl_version == NULL ||
-		strncmp(info->ssl_version, "OpenSSL/", 8) != 0)
-		return NULL;
-	/* a folder that was never hashed would make every certificate unknown */
-	if (access(info->capath, R_OK | X_OK) != 0)
-		return NULL;
-	return info->capath;
-}
-
-static bool
-set_tls_options(CURL *easy, const char *ca_file)
-{
-	const char *folder = system_ca_folder();
-
-	SETOPT(easy, CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
-	SETOPT(easy, CURLOPT_PROXY_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
-	SETOPT(easy, CURLOPT_SSL_VERIFYPEER, 1L);
-	SETOPT(easy, CURLOPT_SSL_VERIFYHOST, 2L);
-	if (ca_file[0] != '\0')
-	{
-		SETOPT(easy, CURLOPT_CAINFO, ca_file);
-		SETOPT(easy, CURLOPT_CAPATH, NULL);
-		SETOPT(easy, CURLOPT_PROXY_CAINFO, ca_file);
-		SETOPT(easy, CURLOPT_PROXY_CAPATH, NULL);
-	}
-	else if (folder)
-	{
-		SETOPT(easy, CURLOPT_CAINFO, NULL);
-		SETOPT(easy, CURLOPT_CAPATH, folder);
-		SETOPT(easy, CURLOPT_PROXY_CAINFO, NULL);
-		SETOPT(easy, CURLOPT_PROXY_CAPATH, folder);
-	}
-	return true;
-}
-
-/*
- * An empty proxy is set, too: it keeps libcurl from asking the environment.
- * Plain HTTP is for loopback and stays there: a proxy would see the key.
- */
-static bool
-set_route_options(CURL *easy, const char *proxy, bool plain)
-{
-	SETOPT(easy, CURLOPT_PROXY, plain ? "" : proxy);
-	SETOPT(easy, CURLOPT_NOPROXY, "");
-	SETOPT(easy, CURLOPT_HTTP_VERSION,
-		   (long) (plain ? CURL_HTTP_VERSION_1_1 : CURL_HTTP_VERSION_2TLS));
-	/* rather share the first connection than open one per request */
-	SETOPT(easy, CURLOPT_PIPEWAIT, plain ? 0L : 1L);
-	SETOPT(easy, CURLOPT_TCP_KEEPALIVE, 1L);
-	SETOPT(easy, CURLOPT_MAXAGE_CONN, (long) (IDLE_CLOSE_MS / 1000));
-	return true;
-}
-
-/*
- * libcurl silently repeats a request in two cases (Curl_retry_request() in its
- * transfer.c): when a connection that was used before ends without a byte of
- * an answer; and when an HTTP/2 stream was refused, by RST_STREAM with
- * REFUSED_STREAM or by a number above the last one of GOAWAY.  In the second
- * case the protocol guarantees that the request was not processed (RFC 9113,
- * section 8.7).  In the first it may have been, and repeating it could revoke
- * a key made in between.  The one switch that takes the first case away, and
- * leaves the second (and, in newer versions, HTTP_1_1_REQUIRED, by which a
- * server asks to be sent the request again), is meant for RTSP: a request that only receives is not
- * repeated for a lost connection.  HTTP makes no other use of it.  A libcurl
- * built without RTSP knows no such option: then nothing can be sent.
- */
-static bool
-set_resend_options(CURL *easy)
-{
-	SETOPT(easy, CURLOPT_RTSP_REQUEST, (long) CURL_RTSPREQ_RECEIVE);
-	return true;
-}
-
-static bool
-set_callbacks(CURL *easy, Transfer *transfer)
-{
-	SETOPT(easy, CURLOPT_PRIVATE, transfer);
-	SETOPT(easy, CURLOPT_ERRORBUFFER, transfer->error);
-	SETOPT(easy, CURLOPT_WRITEFUNCTION, on_body);
-	SETOPT(easy, CURLOPT_WRITEDATA, transfer);
-	SETOPT(easy, CURLOPT_HEADERFUNCTION, on_header);
-	SETOPT(easy, CURLOPT_HEADERDATA, transfer);
-	SETOPT(easy, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
-	SETOPT(easy, CURLOPT_OPENSOCKETDATA, transfer);
-	SETOPT(easy, CURLOPT_CLOSESOCKETFUNCTION, on_close_socket);
-	SETOPT(easy, CURLOPT_CLOSESOCKETDATA, &pool->sockets);
-	SETOPT(easy, CURLOPT_RESOLVER_START_FUNCTION, on_resolve);
-	SETOPT(easy, CURLOPT_PREREQFUNCTION, on_about_to_send);
-	SETOPT(easy, CURLOPT_PREREQDATA, transfer);
-	return true;
-}
-
-/*
- * DELETE is all that is ever asked for, and all of one host.  The URL is handed
- * over in parts, and each request's path as its target: parsing a URL anew for
- * each request, and putting it together again, is a tenth of what a warm call
- * costs libcurl.
- */
-static bool
-set_base_request(CURL *easy)
-{
-	SETOPT(easy, CURLOPT_CUSTOMREQUEST, "DELETE");
-	SETOPT(easy, CURLOPT_CURLU, pool->url);
-	return true;
-}
-
-static bool
-set_options(CURL *easy, Transfer *transfer)
-{
-	bool		plain = pool->plain;
-
-	if (sendkit_curl_easy_can_quick_exit(curl_version_found()) &&
-		sendkit_curl_easy_quick_exit(easy) != CURLE_OK)
-		return false;
-	return set_base_request(easy) &&
-		set_safety_options(easy, plain) &&
-		set_resend_options(easy) &&
-		set_tls_options(easy, pool->ca_file) &&
-		set_route_options(easy, pool->proxy, plain) &&
-		set_callbacks(easy, transfer);
-}
-
-/* Returns a transfer with all set that doesn't change, or NULL. */
-static Transfer *
-new_transfer(void)
-{
-	Transfer   *transfer = calloc(1, sizeof(Transfer));
-
-	if (transfer == NULL)
-		return NULL;
-	transfer->easy = curl_easy_init();
-	if (transfer->easy == NULL || !grow_body(transfer, 1) ||
-		!set_options(transfer->easy, transfer))
-	{
-		free_transfer(transfer);
-		return NULL;
-	}
-	return transfer;
-}
-
-/* Gives back what a large answer took. */
-static void
-shrink_body(Transfer *transfer)
-{
-	char	   *small;
-
-	if (transfer->body_size <= KEPT_BODY_SIZE)
-		return;
-	small = realloc(transfer->body, BODY_BUFFER_SIZE);
-	if (small == NULL)
-		return;
-	transfer->body = small;
-	transfer->body_size = BODY_BUFFER_SIZE;
-}
-
-/* Makes a transfer ready for its next request. */
-static void
-reset_transfer(Transfer *transfer)
-{
-	transfer->tag = NULL;
-	shrink_body(transfer);
-	transfer->body_len = 0;
-	transfer->body[0] = '\0';
-	transfer->header_len = 0;
-	transfer->headers_complete = false;
-	transfer->too_large = false;
-	transfer->no_memory = false;
-	transfer->no_descriptor = false;
-	transfer->begun = false;
-	transfer->sent = false;
-	transfer->resend_refused = false;
-	transfer->has_retry_after = false;
-	transfer->error[0] = '\0';
-}
-
-/* Sets what is the request's own; options that stay the same are not set again. */
-static bool
-set_request(Transfer *transfer, const SendkitHttpRequest *request, const char *target)
-{
-	CURL	   *easy = transfer->easy;
-
-	SETOPT(easy, CURLOPT_REQUEST_TARGET, target);
-	SETOPT(easy, CURLOPT_HTTPHEADER, request->headers);
-	if (transfer->connect_timeout_ms != request->connect_timeout_ms)
-		SETOPT(easy, CURLOPT_CONNECTTIMEOUT_MS, request->connect_timeout_ms);
-	if (transfer->timeout_ms != request->timeout_ms)
-		SETOPT(easy, CURLOPT_TIMEOUT_MS, request->timeout_ms);
-	if (transfer->fresh_connect)
-		SETOPT(easy, CURLOPT_FRESH_CONNECT, 0L);
-	if (transfer->forbid_reuse)
-		SETOPT(easy, CURLOPT_FORBID_REUSE, 0L);
-	transfer->forbid_reuse = false;
-	transfer->connect_timeout_ms = request->connect_timeout_ms;
-	transfer->timeout_ms = request->timeout_ms;
-	transfer->fresh_connect = false;
-	return true;
-}
-
 /*
  * Takes a transfer out of the multi handle.  Only one that succeeded is used
  * again: a handle keeps more from a failure than can be told (a refused stream
@@ -634,16 +191,13 @@ set_request(Transfer *transfer, const SendkitHttpRequest *request, const char *t
  * next request.
  */
 static void
-retire_transfer(Transfer *transfer, bool succeeded)
+retire_transfer(SendkitTransfer *transfer, bool succeeded)
 {
 	curl_multi_remove_handle(pool->multi, transfer->easy);
-	/* the headers are the caller's, and hold the key */
-	curl_easy_setopt(transfer->easy, CURLOPT_HTTPHEADER, NULL);
+	sendkit_transfer_forget_headers(transfer);
 	dlist_delete(&transfer->node);
 	dlist_push_head(succeeded ? &pool->spare : &pool->failed, &transfer->node);
 }
-
-/* --- the pool --- */
 
 static void
 free_transfers(dlist_head *transfers)
@@ -652,9 +206,11 @@ free_transfers(dlist_head *transfers)
 	{
 		dlist_node *node = dlist_pop_head_node(transfers);
 
-		free_transfer(dlist_container(Transfer, node, node));
+		sendkit_transfer_free(dlist_container(SendkitTransfer, node, node));
 	}
 }
+
+/* --- the pool --- */
 
 /* Frees a pool, also one half built. */
 static void
@@ -668,11 +224,7 @@ free_pool(HttpPool *old)
 		FreeWaitEventSet(old->wait_set);
 	if (old->sockets.epoll_fd >= 0)
 		sendkit_sockets_free(&old->sockets);
-	curl_url_cleanup(old->url);
-	free(old->base_path);
-	free(old->base_url);
-	free(old->ca_file);
-	free(old->proxy);
+	sendkit_route_free(&old->route);
 	free(old);
 }
 
@@ -695,7 +247,7 @@ set_multi_options(HttpPool *new_pool)
 {
 	CURLM	   *multi = new_pool->multi;
 
-	if (sendkit_curl_multi_can_quick_exit(curl_version_found()) &&
+	if (sendkit_curl_multi_can_quick_exit() &&
 		sendkit_curl_multi_quick_exit(multi) != CURLM_OK)
 		return false;
 	return curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, on_socket_interest) == CURLM_OK &&
@@ -740,7 +292,7 @@ initialize_curl(void)
 
 	if (initialized)
 		return;
-	if (curl_version_found() < SENDKIT_MIN_LIBCURL)
+	if (sendkit_curl_version() < SENDKIT_MIN_LIBCURL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("libcurl %s is too old for sendkit",
@@ -779,37 +331,6 @@ report_no_descriptor(void)
 			 errhidestmt(true), errhidecontext(true)));
 }
 
-/* Returns the path of a URL without slashes at its end, malloc'd, or NULL. */
-static char *
-copy_base_path(CURLU *url)
-{
-	char	   *path = NULL;
-	char	   *copy;
-	size_t		len;
-
-	if (curl_url_get(url, CURLUPART_PATH, &path, 0) != CURLUE_OK)
-		return NULL;
-	len = strlen(path);
-	while (len > 0 && path[len - 1] == '/')
-		len--;
-	copy = strndup(path, len);
-	curl_free(path);
-	return copy;
-}
-
-static bool
-copy_endpoint(HttpPool *new_pool, const SendkitHttpEndpoint *endpoint)
-{
-	new_pool->url = sendkit_url_base_parts(endpoint->base_url);
-	if (new_pool->url)
-		new_pool->base_path = copy_base_path(new_pool->url);
-	new_pool->plain = sendkit_url_is_plain(endpoint->base_url);
-	new_pool->base_url = strdup(endpoint->base_url);
-	new_pool->ca_file = strdup(endpoint->ca_file);
-	new_pool->proxy = strdup(endpoint->proxy);
-	return new_pool->base_path && new_pool->base_url && new_pool->ca_file && new_pool->proxy;
-}
-
 static void
 build_wait_set(HttpPool *new_pool)
 {
@@ -838,6 +359,11 @@ allocate_pool(const SendkitHttpEndpoint *endpoint)
 		return NULL;
 	new_pool->sockets.epoll_fd = -1;
 	new_pool->timer = NO_TIMER;
+	new_pool->owner.route = &new_pool->route;
+	new_pool->owner.sockets = &new_pool->sockets;
+	new_pool->owner.max_idle_s = IDLE_CLOSE_MS / 1000;
+	new_pool->owner.about_to_resolve = about_to_resolve;
+	new_pool->owner.about_to_send = about_to_send;
 	dlist_init(&new_pool->active);
 	dlist_init(&new_pool->spare);
 	dlist_init(&new_pool->failed);
@@ -847,7 +373,7 @@ allocate_pool(const SendkitHttpEndpoint *endpoint)
 	restore_signals(&before);
 
 	if (new_pool->multi == NULL || !set_multi_options(new_pool) ||
-		!copy_endpoint(new_pool, endpoint))
+		!sendkit_route_init(&new_pool->route, endpoint))
 	{
 		free_pool(new_pool);
 		return NULL;
@@ -881,14 +407,6 @@ build_pool(const SendkitHttpEndpoint *endpoint)
 	}
 	PG_END_TRY();
 	pool = new_pool;
-}
-
-static bool
-pool_fits(const SendkitHttpEndpoint *endpoint)
-{
-	return strcmp(pool->base_url, endpoint->base_url) == 0 &&
-		strcmp(pool->ca_file, endpoint->ca_file) == 0 &&
-		strcmp(pool->proxy, endpoint->proxy) == 0;
 }
 
 /* --- idleness --- */
@@ -954,29 +472,20 @@ initialize_idleness(void)
 
 /* --- abandoning what hangs in an old libcurl's resolver --- */
 
-static bool
-is_resolving(const Transfer *transfer)
-{
-	curl_off_t	lookup_us = 0;
-
-	curl_easy_getinfo(transfer->easy, CURLINFO_NAMELOOKUP_TIME_T, &lookup_us);
-	return !transfer->sent && lookup_us == 0;
-}
-
 /* Would giving up what is under way wait for a resolver thread? */
 static bool
 giving_up_would_hang(void)
 {
 	dlist_iter	iter;
 
-	if (sendkit_curl_easy_can_quick_exit(curl_version_found()) ||
-		sendkit_curl_multi_can_quick_exit(curl_version_found()))
+	if (sendkit_curl_easy_can_quick_exit() ||
+		sendkit_curl_multi_can_quick_exit())
 		return false;
 	if (abandoned_pools >= MAX_ABANDONED)
 		return false;
 	dlist_foreach(iter, &pool->active)
 	{
-		if (is_resolving(dlist_container(Transfer, node, iter.cur)))
+		if (sendkit_transfer_is_resolving(dlist_container(SendkitTransfer, node, iter.cur)))
 			return true;
 	}
 	return false;
@@ -1016,7 +525,7 @@ sendkit_http_begin(const SendkitHttpEndpoint *endpoint, int concurrency)
 	(void) sendkit_wait_event();
 	batch_open = true;
 
-	if (pool && !pool_fits(endpoint))
+	if (pool && !sendkit_route_fits(&pool->route, endpoint))
 		drop_pool();
 	if (pool == NULL)
 		build_pool(endpoint);
@@ -1041,128 +550,43 @@ int
 sendkit_http_capacity(void)
 {
 	/* without HTTP/2, more requests than connections would only queue up */
-	if (pool->plain)
+	if (pool->route.plain)
 		return pool->connections;
 	return pool->warm || pool->capped ?
 		pool->concurrency : Min(pool->concurrency, COLD_STREAMS);
 }
 
-static Transfer *
+static SendkitTransfer *
 take_spare_transfer(void)
 {
-	Transfer   *transfer;
+	SendkitTransfer *transfer;
 
 	free_transfers(&pool->failed);
 	if (dlist_is_empty(&pool->spare))
 	{
-		transfer = new_transfer();
+		transfer = sendkit_transfer_new(&pool->owner);
 		if (transfer == NULL)
 			report_out_of_memory();
 		return transfer;
 	}
-	transfer = dlist_container(Transfer, node, dlist_pop_head_node(&pool->spare));
-	return transfer;
+	return dlist_container(SendkitTransfer, node, dlist_pop_head_node(&pool->spare));
 }
 
 void
 sendkit_http_send(const SendkitHttpRequest *request)
 {
-	char	   *target = psprintf("%s%s", pool->base_path, request->path);
-	Transfer   *transfer = take_spare_transfer();
+	char	   *target = sendkit_route_target(&pool->route, request->path);
+	SendkitTransfer *transfer = take_spare_transfer();
 
-	reset_transfer(transfer);
-	transfer->tag = request->tag;
-	if (!set_request(transfer, request, target) ||
+	if (!sendkit_transfer_prepare(transfer, request, target) ||
 		curl_multi_add_handle(pool->multi, transfer->easy) != CURLM_OK)
 	{
-		free_transfer(transfer);
+		sendkit_transfer_free(transfer);
 		report_out_of_memory();
 	}
 	pfree(target);
 	dlist_push_tail(&pool->active, &transfer->node);
 	pool->started = true;
-}
-
-static bool
-is_tls_failure(CURLcode code)
-{
-	switch (code)
-	{
-		case CURLE_SSL_CONNECT_ERROR:
-		case CURLE_SSL_CERTPROBLEM:
-		case CURLE_SSL_CIPHER:
-		case CURLE_PEER_FAILED_VERIFICATION:
-		case CURLE_SSL_CACERT_BADFILE:
-		case CURLE_SSL_CRL_BADFILE:
-		case CURLE_SSL_ISSUER_ERROR:
-		case CURLE_SSL_INVALIDCERTSTATUS:
-		case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
-		case CURLE_SSL_ENGINE_INITFAILED:
-		case CURLE_USE_SSL_FAILED:
-			return true;
-		default:
-			return false;
-	}
-}
-
-static SendkitHttpFailure
-failure_of(const Transfer *transfer, CURLcode code)
-{
-	/* libcurl lets an HTTP/1 answer pass that ends within its headers */
-	if (code == CURLE_OK)
-		return transfer->headers_complete ? SENDKIT_HTTP_OK : SENDKIT_HTTP_NO_ANSWER;
-	if (!transfer->sent)
-	{
-		if (transfer->no_descriptor)
-			return SENDKIT_HTTP_NO_DESCRIPTOR;
-		return is_tls_failure(code) ?
-			SENDKIT_HTTP_NOT_TRUSTED : SENDKIT_HTTP_NOT_CONNECTED;
-	}
-	if (transfer->too_large)
-		return SENDKIT_HTTP_TOO_LARGE;
-	return code == CURLE_OPERATION_TIMEDOUT ?
-		SENDKIT_HTTP_TIMED_OUT : SENDKIT_HTTP_NO_ANSWER;
-}
-
-static const char *
-error_words(const Transfer *transfer, CURLcode code)
-{
-	if (transfer->no_memory)
-		return "out of memory";
-	if (transfer->resend_refused || code == CURLE_OK)
-		return "The connection ended before a whole answer came";
-	if (transfer->error[0] != '\0')
-		return transfer->error;
-	return curl_easy_strerror(code);
-}
-
-static void
-fill_result(Transfer *transfer, CURLcode code, SendkitHttpResult *result)
-{
-	long		status = 0;
-
-	curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);
-	result->tag = transfer->tag;
-	result->failure = failure_of(transfer, code);
-	/* an interim answer is none */
-	result->status = status >= 200 ? (int) status : 0;
-	result->body = transfer->body;
-	result->body_len = transfer->body_len;
-	result->retry_after = transfer->has_retry_after ? transfer->retry_after : NULL;
-	result->error = error_words(transfer, code);
-}
-
-/* Learns from an answer whether its connection speaks HTTP/2. */
-static void
-note_protocol(Transfer *transfer)
-{
-	long		version = 0;
-	curl_socket_t fd = CURL_SOCKET_BAD;
-
-	curl_easy_getinfo(transfer->easy, CURLINFO_HTTP_VERSION, &version);
-	if (version == CURL_HTTP_VERSION_2_0 &&
-		curl_easy_getinfo(transfer->easy, CURLINFO_ACTIVESOCKET, &fd) == CURLE_OK)
-		sendkit_sockets_set_multiplexed(&pool->sockets, fd);
 }
 
 /* Returns whether a request has ended, with its result. */
@@ -1171,7 +595,7 @@ take_finished(SendkitHttpResult *result)
 {
 	CURLMsg    *msg;
 	int			left;
-	Transfer   *transfer;
+	SendkitTransfer *transfer;
 	CURLcode	code;
 
 	do
@@ -1183,11 +607,8 @@ take_finished(SendkitHttpResult *result)
 
 	/* the message goes with its handle */
 	code = msg->data.result;
-	curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **) &transfer);
-
-	if (code == CURLE_OK)
-		note_protocol(transfer);
-	fill_result(transfer, code, result);
+	transfer = sendkit_transfer_of(msg->easy_handle);
+	sendkit_transfer_finish(transfer, code, result);
 	retire_transfer(transfer, code == CURLE_OK);
 	return true;
 }
@@ -1199,8 +620,8 @@ enter_curl(curl_socket_t fd, int action)
 	int			running;
 	CURLMcode	result;
 
-	if (sendkit_curl_starts_threads_unannounced(curl_version_found()))
-		on_resolve(NULL, NULL, NULL);
+	if (sendkit_curl_starts_threads_unannounced())
+		about_to_resolve();
 	result = curl_multi_socket_action(pool->multi, fd, action, &running);
 	if (pool->signals_blocked)
 	{
@@ -1228,18 +649,15 @@ prepare_connections(void)
 
 	sendkit_sockets_drop_unsafe(&pool->sockets);
 	fresh = pool->sockets.dead > 0 &&
-		!sendkit_curl_looks_before_reuse(curl_version_found());
+		!sendkit_curl_looks_before_reuse();
 
 	dlist_reverse_foreach(iter, &pool->active)
 	{
-		Transfer   *transfer = dlist_container(Transfer, node, iter.cur);
+		SendkitTransfer *transfer = dlist_container(SendkitTransfer, node, iter.cur);
 
 		if (transfer->begun)
 			break;
-		transfer->begun = true;
-		if (fresh)
-			curl_easy_setopt(transfer->easy, CURLOPT_FRESH_CONNECT, 1L);
-		transfer->fresh_connect = fresh;
+		sendkit_transfer_begin(transfer, fresh);
 	}
 }
 
@@ -1341,7 +759,7 @@ sendkit_http_recall(void)
 
 	dlist_foreach(iter, &pool->active)
 	{
-		Transfer   *transfer = dlist_container(Transfer, node, iter.cur);
+		SendkitTransfer *transfer = dlist_container(SendkitTransfer, node, iter.cur);
 
 		if (transfer->sent)
 			continue;
@@ -1360,7 +778,7 @@ sendkit_http_end(void)
 	{
 		cap_connections(false);
 		while (!dlist_is_empty(&pool->active))
-			retire_transfer(dlist_head_element(Transfer, node, &pool->active), false);
+			retire_transfer(dlist_head_element(SendkitTransfer, node, &pool->active), false);
 		free_transfers(&pool->failed);
 		sendkit_sockets_release_unused(&pool->sockets);
 	}

@@ -1,0 +1,167 @@
+/*-------------------------------------------------------------------------
+ *
+ * route.c
+ *	  Where requests go, by which way, and whom is trusted there.
+ *
+ * A route is an endpoint's values in the form in which libcurl takes them:
+ * options that are the same for every request.  It owns copies in malloc'd
+ * memory, because it outlives the statement whose settings it was made from.
+ * Easy handles refer to its parts: they must be freed before it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <unistd.h>
+
+#include "compat.h"
+
+#include "route.h"
+#include "url.h"
+
+/* --- making and comparing --- */
+
+/* Returns the path of a URL without slashes at its end, malloc'd, or NULL. */
+static char *
+copy_base_path(CURLU *url)
+{
+	char	   *path = NULL;
+	char	   *copy;
+	size_t		len;
+
+	if (curl_url_get(url, CURLUPART_PATH, &path, 0) != CURLUE_OK)
+		return NULL;
+	len = strlen(path);
+	while (len > 0 && path[len - 1] == '/')
+		len--;
+	copy = strndup(path, len);
+	curl_free(path);
+	return copy;
+}
+
+bool
+sendkit_route_init(SendkitRoute *route, const SendkitHttpEndpoint *endpoint)
+{
+	memset(route, 0, sizeof(*route));
+	route->plain = sendkit_url_is_plain(endpoint->base_url);
+	route->url = sendkit_url_base_parts(endpoint->base_url);
+	if (route->url)
+		route->base_path = copy_base_path(route->url);
+	route->base_url = strdup(endpoint->base_url);
+	route->ca_file = strdup(endpoint->ca_file);
+	route->proxy = strdup(endpoint->proxy);
+	return route->base_path && route->base_url && route->ca_file && route->proxy;
+}
+
+void
+sendkit_route_free(SendkitRoute *route)
+{
+	curl_url_cleanup(route->url);
+	free(route->base_path);
+	free(route->base_url);
+	free(route->ca_file);
+	free(route->proxy);
+	memset(route, 0, sizeof(*route));
+}
+
+bool
+sendkit_route_fits(const SendkitRoute *route, const SendkitHttpEndpoint *endpoint)
+{
+	return strcmp(route->base_url, endpoint->base_url) == 0 &&
+		strcmp(route->ca_file, endpoint->ca_file) == 0 &&
+		strcmp(route->proxy, endpoint->proxy) == 0;
+}
+
+char *
+sendkit_route_target(const SendkitRoute *route, const char *path)
+{
+	return psprintf("%s%s", route->base_path, path);
+}
+
+/* --- options --- */
+
+/*
+ * The URL is handed over in parts, and each request's path as its target:
+ * parsing a URL anew for each request, and putting it together again, is a
+ * tenth of what a warm call costs libcurl.
+ */
+static bool
+set_url_options(const SendkitRoute *route, CURL *easy)
+{
+	SETOPT(easy, CURLOPT_CURLU, route->url);
+	SETOPT(easy, SENDKIT_CURLOPT_PROTOCOLS,
+		   route->plain ? SENDKIT_PROTOCOL_HTTP : SENDKIT_PROTOCOL_HTTPS);
+	SETOPT(easy, CURLOPT_HTTP_VERSION,
+		   (long) (route->plain ? CURL_HTTP_VERSION_1_1 : CURL_HTTP_VERSION_2TLS));
+	/* rather share the first connection than open one per request */
+	SETOPT(easy, CURLOPT_PIPEWAIT, route->plain ? 0L : 1L);
+	return true;
+}
+
+/*
+ * With OpenSSL and a hashed folder of certificates, only the one that is asked
+ * for is read; the bundle in one file would have to be parsed as a whole, for
+ * some 40 ms.  libcurl caches a parsed bundle between connections, but not
+ * while a folder is set as well, so it is either the one or the other.
+ */
+static const char *
+system_ca_folder(void)
+{
+	curl_version_info_data *info = curl_version_info(CURLVERSION_NOW);
+
+	if (info->age < CURLVERSION_SEVENTH || info->capath == NULL ||
+		info->ssl_version == NULL ||
+		strncmp(info->ssl_version, "OpenSSL/", 8) != 0)
+		return NULL;
+	/* a folder that was never hashed would make every certificate unknown */
+	if (access(info->capath, R_OK | X_OK) != 0)
+		return NULL;
+	return info->capath;
+}
+
+static bool
+set_tls_options(CURL *easy, const char *ca_file)
+{
+	const char *folder = system_ca_folder();
+
+	SETOPT(easy, CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
+	SETOPT(easy, CURLOPT_PROXY_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
+	SETOPT(easy, CURLOPT_SSL_VERIFYPEER, 1L);
+	SETOPT(easy, CURLOPT_SSL_VERIFYHOST, 2L);
+	if (ca_file[0] != '\0')
+	{
+		SETOPT(easy, CURLOPT_CAINFO, ca_file);
+		SETOPT(easy, CURLOPT_CAPATH, NULL);
+		SETOPT(easy, CURLOPT_PROXY_CAINFO, ca_file);
+		SETOPT(easy, CURLOPT_PROXY_CAPATH, NULL);
+	}
+	else if (folder)
+	{
+		SETOPT(easy, CURLOPT_CAINFO, NULL);
+		SETOPT(easy, CURLOPT_CAPATH, folder);
+		SETOPT(easy, CURLOPT_PROXY_CAINFO, NULL);
+		SETOPT(easy, CURLOPT_PROXY_CAPATH, folder);
+	}
+	return true;
+}
+
+/*
+ * An empty proxy is set, too: it keeps libcurl from asking the environment.
+ * Plain HTTP is for loopback and stays there: a proxy would see the key.
+ */
+static bool
+set_proxy_options(const SendkitRoute *route, CURL *easy)
+{
+	SETOPT(easy, CURLOPT_PROXY, route->plain ? "" : route->proxy);
+	SETOPT(easy, CURLOPT_NOPROXY, "");
+	SETOPT(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+	return true;
+}
+
+bool
+sendkit_route_set_options(const SendkitRoute *route, CURL *easy)
+{
+	return set_url_options(route, easy) &&
+		set_tls_options(easy, route->ca_file) &&
+		set_proxy_options(route, easy);
+}

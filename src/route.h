@@ -1,0 +1,57 @@
+/*-------------------------------------------------------------------------
+ *
+ * route.h
+ *	  Where requests go, by which way, and whom is trusted there.
+ *
+ * For the transport's own files.  Nothing here raises an error, unless it says
+ * so.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SENDKIT_ROUTE_H
+#define SENDKIT_ROUTE_H
+
+#include "http.h"
+
+/* An endpoint, made ready for libcurl; everything is malloc'd */
+typedef struct SendkitRoute
+{
+	bool		plain;			/* HTTP without TLS */
+	CURLU	   *url;			/* the base URL, taken apart */
+	char	   *base_path;		/* its path, without a slash at the end */
+	char	   *base_url;
+	char	   *ca_file;
+	char	   *proxy;
+} SendkitRoute;
+
+/*
+ * Sets an option within a function that returns whether it could.  A setopt
+ * can only fail for want of memory or of a feature: give up then.
+ */
+#define SETOPT(easy, option, value) \
+	do { \
+		if (curl_easy_setopt((easy), (option), (value)) != CURLE_OK) \
+			return false; \
+	} while (0)
+
+/*
+ * Returns false for want of memory.  The route is to be freed in either case.
+ */
+extern bool sendkit_route_init(SendkitRoute *route, const SendkitHttpEndpoint *endpoint);
+
+/* Frees what a route holds; one that is all zeroes is fine, too. */
+extern void sendkit_route_free(SendkitRoute *route);
+
+/* Was the route made from these values? */
+extern bool sendkit_route_fits(const SendkitRoute *route, const SendkitHttpEndpoint *endpoint);
+
+/* Sets a handle's options that depend on the route.  Returns false if it can't. */
+extern bool sendkit_route_set_options(const SendkitRoute *route, CURL *easy);
+
+/*
+ * Takes a path below the base URL.  Returns the palloc'd request target (RFC
+ * 9112, section 3.2.1).  May raise out of memory.
+ */
+extern char *sendkit_route_target(const SendkitRoute *route, const char *path);
+
+#endif							/* SENDKIT_ROUTE_H */
