@@ -16,6 +16,7 @@ use POSIX ();
 use PostgreSQL::Test::Utils;
 use SendkitStandin;
 use SendkitTest;
+use Socket qw(AF_INET AF_INET6 inet_ntop);
 use Test::More;
 
 my $api = SendkitStandin->start(tls => 1);
@@ -122,10 +123,13 @@ for my $way ($proxy, $proxy, '', $other_proxy, '', $proxy)
 }
 $session->quit;
 my @connections = map { $_->{connection} } @{ $api->requests };
-is($connections[0], $connections[1], 'a connection is used again under the same proxy');
+# Newer versions of libcurl let TLS read ahead: then nothing is used again.
+my $again = libcurl_version() < 8.15 ? 1 : 0;
 my %distinct = map { $_ => 1 } @connections;
-is(scalar keys %distinct, 5, 'and never under another, nor without');
-is(scalar @{ proxied() }, 3, 'the proxies were asked for each tunnel of theirs');
+is($connections[0] == $connections[1] ? 1 : 0, $again,
+	'a connection is used again under the same proxy, where that is safe');
+is(scalar keys %distinct, 6 - $again, 'and never under another, nor without');
+is(scalar @{ proxied() }, 4 - $again, 'the proxies were asked for each tunnel of theirs');
 
 # SOCKS: a server of a few lines that does what RFC 1928 calls CONNECT, leads
 # everything to 127.0.0.1, and writes down what it was asked and every byte sent.
@@ -161,7 +165,8 @@ sub socks_server
 		my (undef, undef, undef, $kind) = unpack 'C4', $take->($client, 4);
 		my $host =
 		    $kind == 3 ? $take->($client, unpack 'C', $take->($client, 1))
-		  : join('.', unpack 'C4', $take->($client, 4));
+		  : $kind == 4 ? inet_ntop(AF_INET6, $take->($client, 16))
+		  : inet_ntop(AF_INET, $take->($client, 4));
 		my $port = unpack 'n', $take->($client, 2);
 		print $log "\nsocks$version asked for $host:$port\n";
 
@@ -203,7 +208,7 @@ is_outcome(
 kill 'KILL', $socks_pid;
 waitpid $socks_pid, 0;
 my $seen = slurp_file($journal);
-like($seen, qr/^socks5 asked for 127\.0\.0\.1:@{[ $api->port('https') ]}\n/m,
+like($seen, qr/^socks5 asked for (?:127\.0\.0\.1|::1):@{[ $api->port('https') ]}\n/m,
 	'the first was asked for by address');
 like($seen, qr/^socks5 asked for wrong\.example:@{[ $api->port('https_wronghost') ]}\n/m,
 	'the second by name');

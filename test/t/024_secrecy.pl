@@ -130,6 +130,19 @@ my @mistakes = (
 	[ 'a statement_timeout', q{'ws-bad;silent'}, "'$KEY'", '57014' ],
 );
 
+# At debug level, PostgreSQL 18 shows the statement when it looks for our library
+# and when it reads a page of a catalog: before a call, and the first time only.
+# So all is done once with another key.
+for my $form (sort keys %form)
+{
+	for my $mistake (grep { $_->[3] ne '57014' } @mistakes)
+	{
+		my (undef, $id, $key) = map { s/\Q$KEY\E/sk_user_anything/gr } @$mistake;
+		$session->query($form{$form}->($id, $key));
+		$session->query('ROLLBACK; DEALLOCATE ALL');
+	}
+}
+
 for my $form (sort keys %form)
 {
 	for my $mistake (@mistakes)
@@ -222,6 +235,8 @@ sub begin_call
 {
 	my ($sql) = @_;
 	my $victim = SendkitTest::Session->new($node);
+	# libraries are to be looked for while there is no key to be shown
+	$victim->query($form{$_}->('NULL', q{'sk_user_anything'})) for 'plural', 'in nested functions';
 	$victim->send($sql);
 	$watcher->wait_for_wait($victim);
 	return $victim;
