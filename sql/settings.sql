@@ -114,6 +114,8 @@ FROM unnest(ARRAY[
 	'https://api.sendkit.ai/v1?',
 	'https://api.sendkit.ai#',
 	'https://api.sendkit.ai/#part',
+	'https://api%2Esendkit.ai',
+	'https://[fe80::1%25eth0]',
 	'https://api sendkit.ai',
 	' https://api.sendkit.ai',
 	'https://api.sendkit.ai ']) AS value;

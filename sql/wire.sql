@@ -45,10 +45,10 @@ END
 $$ LANGUAGE plpgsql;
 SELECT path, r.success
 FROM unnest(ARRAY['', '/', '//', '/prefix', '/prefix/', '/a/b.c/~d///', '/a/./b/../c',
-				  '/%7E%2F%20', '/v1/workspaces/x']) WITH ORDINALITY AS p(path, n),
+				  '/%7E%2F%20', '/%2e%2e/c%2fd', '/v1/workspaces/x']) WITH ORDINALITY AS p(path, n),
 	 pg_temp.delete('path-' || n, format('http://127.0.0.1:%s%s', :'http', path)) AS r;
 SELECT r.success FROM pg_temp.delete('by-name', 'http://localhost:' || :'http') AS r;
-\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET '/requests?fields=connection,target' | tail -n 10
+\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET '/requests?fields=connection,target' | tail -n 11
 \set request `"${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET /requests | tail -n 1`
 SELECT * FROM pg_temp.show(:'request') AS line WHERE line LIKE 'Host:%';
 

@@ -171,16 +171,26 @@ percent_encode(const char *text, char *out)
 	return out;
 }
 
-/* Returns the path of a workspace's key, in the memory that it needs. */
+static size_t
+encoded_length(const char *text)
+{
+	size_t		len = 0;
+
+	for (const char *p = text; *p; p++)
+		len += is_unreserved((unsigned char) *p) ? 1 : ESCAPED_BYTE;
+	return len;
+}
+
+/* Bulk calls keep one of these per id: it takes no more memory than it needs. */
 static char *
 key_path(const char *utf8_id)
 {
 	static const char before[] = "/v1/workspaces/";
 	static const char behind[] = "/api-key";
-	char	   *path = palloc(sizeof(before) + strlen(utf8_id) * ESCAPED_BYTE + sizeof(behind));
+	char	   *path = palloc(sizeof(before) - 1 + encoded_length(utf8_id) + sizeof(behind));
 	char	   *end;
 
-	memcpy(path, before, sizeof(before));
+	memcpy(path, before, sizeof(before) - 1);
 	end = percent_encode(utf8_id, path + sizeof(before) - 1);
 	memcpy(end, behind, sizeof(behind));
 	return path;

@@ -49,7 +49,6 @@ struct SendkitDispatcher
 {
 	const SendkitTextConverter *converter;
 	const char *platform_key;
-	SendkitHttpEndpoint endpoint;
 	SendkitHeaders headers;
 	MemoryContext result_context;
 	MemoryContext judge_context;
@@ -352,16 +351,16 @@ sendkit_dispatcher_begin(const SendkitTextConverter *converter,
 						 int request_timeout_ms)
 {
 	SendkitDispatcher *dispatcher = palloc0(sizeof(SendkitDispatcher));
+	SendkitHttpEndpoint endpoint;
 
 	sendkit_guc_check();
 	check_room_on_stack();
 	sendkit_http_check_idle();
 	dispatcher->converter = converter;
 	dispatcher->platform_key = platform_key;
-	/* a setting may change, and its old value be freed, between two sends */
-	dispatcher->endpoint.base_url = pstrdup(sendkit_base_url);
-	dispatcher->endpoint.ca_file = pstrdup(sendkit_ca_file);
-	dispatcher->endpoint.proxy = pstrdup(sendkit_proxy);
+	endpoint.base_url = sendkit_base_url;
+	endpoint.ca_file = sendkit_ca_file;
+	endpoint.proxy = sendkit_proxy;
 	dispatcher->seats = max_concurrency;
 	dispatcher->allowed_in_flight = max_concurrency;
 	dispatcher->request_timeout = request_timeout_ms;
@@ -376,7 +375,7 @@ sendkit_dispatcher_begin(const SendkitTextConverter *converter,
 	PG_TRY();
 	{
 		sendkit_api_set_headers(&dispatcher->headers, platform_key);
-		sendkit_http_begin(&dispatcher->endpoint, max_concurrency);
+		sendkit_http_begin(&endpoint, max_concurrency);
 	}
 	PG_CATCH();
 	{

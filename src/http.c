@@ -92,7 +92,7 @@ typedef struct HttpPool
 	CURLM	   *multi;
 	SendkitRoute route;
 	SendkitSockets sockets;
-	SendkitTransferOwner owner;	/* of the transfers: us */
+	SendkitTransferCommon common;	/* to our transfers */
 	WaitEventSet *wait_set;		/* latch, postmaster's death, sockets */
 	dlist_head	active;
 	dlist_head	spare;
@@ -145,7 +145,7 @@ restore_signals(const sigset_t *before)
 
 /* --- callbacks --- */
 
-/* Of a transfer: libcurl may start a thread next. */
+/* libcurl may start a thread next. */
 static void
 about_to_resolve(void)
 {
@@ -155,7 +155,7 @@ about_to_resolve(void)
 	pool->signals_blocked = true;
 }
 
-/* Of a transfer: it has a connection. */
+/* A request is about to leave, for the first time. */
 static void
 about_to_send(void)
 {
@@ -359,11 +359,11 @@ allocate_pool(const SendkitHttpEndpoint *endpoint)
 		return NULL;
 	new_pool->sockets.epoll_fd = -1;
 	new_pool->timer = NO_TIMER;
-	new_pool->owner.route = &new_pool->route;
-	new_pool->owner.sockets = &new_pool->sockets;
-	new_pool->owner.max_idle_s = IDLE_CLOSE_MS / 1000;
-	new_pool->owner.about_to_resolve = about_to_resolve;
-	new_pool->owner.about_to_send = about_to_send;
+	new_pool->common.route = &new_pool->route;
+	new_pool->common.sockets = &new_pool->sockets;
+	new_pool->common.max_idle_s = IDLE_CLOSE_MS / 1000;
+	new_pool->common.about_to_resolve = about_to_resolve;
+	new_pool->common.about_to_send = about_to_send;
 	dlist_init(&new_pool->active);
 	dlist_init(&new_pool->spare);
 	dlist_init(&new_pool->failed);
@@ -491,7 +491,10 @@ giving_up_would_hang(void)
 	return false;
 }
 
-/* Leaves libcurl's part of the pool alone for ever, and frees the rest. */
+/*
+ * Leaves libcurl's part of the pool alone for ever, and frees the rest.  That
+ * libcurl's part still refers to it does no harm: nobody enters it again.
+ */
 static void
 abandon_pool(void)
 {
@@ -564,7 +567,7 @@ take_spare_transfer(void)
 	free_transfers(&pool->failed);
 	if (dlist_is_empty(&pool->spare))
 	{
-		transfer = sendkit_transfer_new(&pool->owner);
+		transfer = sendkit_transfer_new(&pool->common);
 		if (transfer == NULL)
 			report_out_of_memory();
 		return transfer;

@@ -14,51 +14,7 @@
 #ifndef SENDKIT_HTTP_H
 #define SENDKIT_HTTP_H
 
-#include <curl/curl.h>
-
-/*
- * Where to connect, and whom to trust there.  A connection made under one
- * endpoint is never used under another.
- */
-typedef struct SendkitHttpEndpoint
-{
-	const char *base_url;
-	const char *ca_file;		/* empty: what the system trusts */
-	const char *proxy;			/* empty: none */
-} SendkitHttpEndpoint;
-
-typedef struct SendkitHttpRequest
-{
-	const char *path;			/* below the endpoint's base URL */
-	struct curl_slist *headers; /* must live until the request is received */
-	long		connect_timeout_ms;
-	long		timeout_ms;
-	void	   *tag;			/* the caller's, comes back with the result */
-} SendkitHttpRequest;
-
-/* How a request ended, if not by a whole answer */
-typedef enum SendkitHttpFailure
-{
-	SENDKIT_HTTP_OK,			/* a whole answer came */
-	SENDKIT_HTTP_NOT_CONNECTED, /* nothing was sent: no name, no connection */
-	SENDKIT_HTTP_NOT_TRUSTED,	/* nothing was sent: TLS or certificate failure */
-	SENDKIT_HTTP_NO_DESCRIPTOR, /* nothing was sent: no descriptor for a socket */
-	SENDKIT_HTTP_NO_ANSWER,		/* sent, or perhaps so; no usable answer came */
-	SENDKIT_HTTP_TIMED_OUT,		/* sent, or perhaps so; no answer came in time */
-	SENDKIT_HTTP_TOO_LARGE,		/* an answer came that is over a cap */
-} SendkitHttpFailure;
-
-/* Strings live until the next send, receive or end. */
-typedef struct SendkitHttpResult
-{
-	void	   *tag;
-	SendkitHttpFailure failure;
-	int			status;			/* 0: none came */
-	const char *body;			/* zero-terminated */
-	size_t		body_len;
-	const char *retry_after;	/* the header's value, or NULL */
-	const char *error;			/* libcurl's words for the failure */
-} SendkitHttpResult;
+#include "exchange.h"
 
 /*
  * Raises 55000 if a batch is under way: a function that a batch's owner calls,
@@ -68,9 +24,9 @@ extern void sendkit_http_check_idle(void);
 
 /*
  * Makes the session's connections ready for up to concurrency requests at a
- * time; with few descriptors left, for fewer.  Raises 53000
- * when there is no descriptor for even one, 53200 when memory is short, and
- * 0A000 when the libcurl found at run time is too old.
+ * time; with few descriptors left, for fewer.  Takes copies of what it needs of
+ * the endpoint.  Raises 53000 when there is no descriptor for even one, 53200
+ * when memory is short, and 0A000 when the libcurl found at run time is too old.
  */
 extern void sendkit_http_begin(const SendkitHttpEndpoint *endpoint, int concurrency);
 
@@ -86,8 +42,8 @@ extern void sendkit_http_send(const SendkitHttpRequest *request);
 
 /*
  * Waits for any request to end, for at most timeout_ms (-1: for ever).
- * Returns false when the time is up, or when the capacity has grown.  Raises what CHECK_FOR_INTERRUPTS()
- * raises, and XX000 when libcurl fails as a whole.
+ * Returns false when the time is up, or when the capacity has grown.  Raises
+ * what CHECK_FOR_INTERRUPTS() raises, and 38000 when libcurl fails as a whole.
  */
 extern bool sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result);
 

@@ -253,9 +253,9 @@ start_claim(Run *run, const SendkitRevocation *revocation)
 	claim->revocation = *revocation;
 	claim->revocation.workspace_id = pstrdup(revocation->workspace_id);
 	claim->deletion.path = sendkit_api_key_path(&run->converter,
-												  revocation->workspace_id,
-												  strlen(revocation->workspace_id),
-												  &fault);
+												revocation->workspace_id,
+												strlen(revocation->workspace_id),
+												&fault);
 	if (claim->deletion.path && revocation->not_after <= GetCurrentTimestamp())
 		fault = "its \"not_after\" had passed before it could be delivered";
 	claim->deletion.not_after = deadline_of(revocation);

@@ -6,7 +6,8 @@
  * A route is an endpoint's values in the form in which libcurl takes them:
  * options that are the same for every request.  It owns copies in malloc'd
  * memory, because it outlives the statement whose settings it was made from.
- * Easy handles refer to its parts: they must be freed before it.
+ * Easy handles refer to its parts: libcurl must not be entered for them any
+ * more when it is freed.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,6 +21,28 @@
 #include "url.h"
 
 /* --- making and comparing --- */
+
+/*
+ * Takes a usable base URL apart.  Returns NULL for want of memory.  That the
+ * scheme is one that this libcurl can transfer from is left to the transfer,
+ * which says so in better words.
+ */
+static CURLU *
+parse_base_url(const char *url)
+{
+	CURLU	   *parts = curl_url();
+
+	if (parts == NULL)
+		return NULL;
+	if (curl_url_set(parts, CURLUPART_URL, url,
+					 CURLU_PATH_AS_IS | CURLU_DISALLOW_USER |
+					 CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK)
+	{
+		curl_url_cleanup(parts);
+		return NULL;
+	}
+	return parts;
+}
 
 /* Returns the path of a URL without slashes at its end, malloc'd, or NULL. */
 static char *
@@ -44,7 +67,7 @@ sendkit_route_init(SendkitRoute *route, const SendkitHttpEndpoint *endpoint)
 {
 	memset(route, 0, sizeof(*route));
 	route->plain = sendkit_url_is_plain(endpoint->base_url);
-	route->url = sendkit_url_base_parts(endpoint->base_url);
+	route->url = parse_base_url(endpoint->base_url);
 	if (route->url)
 		route->base_path = copy_base_path(route->url);
 	route->base_url = strdup(endpoint->base_url);
@@ -75,6 +98,7 @@ sendkit_route_fits(const SendkitRoute *route, const SendkitHttpEndpoint *endpoin
 char *
 sendkit_route_target(const SendkitRoute *route, const char *path)
 {
+	Assert(path[0] == '/');
 	return psprintf("%s%s", route->base_path, path);
 }
 
@@ -83,7 +107,7 @@ sendkit_route_target(const SendkitRoute *route, const char *path)
 /*
  * The URL is handed over in parts, and each request's path as its target:
  * parsing a URL anew for each request, and putting it together again, is a
- * tenth of what a warm call costs libcurl.
+ * tenth of what a warm call costs libcurl 7.88.
  */
 static bool
 set_url_options(const SendkitRoute *route, CURL *easy)

@@ -11,7 +11,7 @@
 #ifndef SENDKIT_ROUTE_H
 #define SENDKIT_ROUTE_H
 
-#include "http.h"
+#include "exchange.h"
 
 /* An endpoint, made ready for libcurl; everything is malloc'd */
 typedef struct SendkitRoute
@@ -49,8 +49,8 @@ extern bool sendkit_route_fits(const SendkitRoute *route, const SendkitHttpEndpo
 extern bool sendkit_route_set_options(const SendkitRoute *route, CURL *easy);
 
 /*
- * Takes a path below the base URL.  Returns the palloc'd request target (RFC
- * 9112, section 3.2.1).  May raise out of memory.
+ * Takes a request's path.  Returns the palloc'd request target (RFC 9112,
+ * section 3.2.1).  May raise out of memory.
  */
 extern char *sendkit_route_target(const SendkitRoute *route, const char *path);
 

@@ -103,7 +103,7 @@ keep_retry_after(SendkitTransfer *transfer, const char *line, size_t len)
 static void
 forbid_unsafe_reuse(SendkitTransfer *transfer, const char *status_line)
 {
-	if (transfer->owner->route->plain || status_line[5] != '1' ||
+	if (transfer->common->route->plain || status_line[5] != '1' ||
 		!sendkit_curl_reads_ahead())
 		return;
 	if (curl_easy_setopt(transfer->easy, CURLOPT_FORBID_REUSE, 1L) == CURLE_OK)
@@ -141,7 +141,7 @@ static int
 on_resolve(void *resolver pg_attribute_unused(), void *reserved pg_attribute_unused(),
 		   void *arg)
 {
-	((SendkitTransfer *) arg)->owner->about_to_resolve();
+	((SendkitTransfer *) arg)->common->about_to_resolve();
 	return 0;
 }
 
@@ -151,7 +151,7 @@ on_open_socket(void *arg, curlsocktype purpose pg_attribute_unused(),
 			   struct curl_sockaddr *address)
 {
 	SendkitTransfer *transfer = (SendkitTransfer *) arg;
-	SendkitSockets *sockets = transfer->owner->sockets;
+	SendkitSockets *sockets = transfer->common->sockets;
 	curl_socket_t fd = sendkit_sockets_open(sockets, address);
 
 	if (fd == CURL_SOCKET_BAD)
@@ -181,13 +181,13 @@ on_about_to_send(void *arg, char *peer_ip pg_attribute_unused(),
 	SendkitTransfer *transfer = (SendkitTransfer *) arg;
 
 	if (transfer->sent &&
-		(transfer->error[0] != '\0' || transfer->owner->route->plain))
+		(transfer->error[0] != '\0' || transfer->common->route->plain))
 	{
 		transfer->resend_refused = true;
 		return CURL_PREREQFUNC_ABORT;
 	}
 	if (!transfer->sent)
-		transfer->owner->about_to_send();
+		transfer->common->about_to_send();
 	transfer->sent = true;
 	return CURL_PREREQFUNC_OK;
 }
@@ -242,7 +242,7 @@ set_callbacks(CURL *easy, SendkitTransfer *transfer)
 	SETOPT(easy, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
 	SETOPT(easy, CURLOPT_OPENSOCKETDATA, transfer);
 	SETOPT(easy, CURLOPT_CLOSESOCKETFUNCTION, on_close_socket);
-	SETOPT(easy, CURLOPT_CLOSESOCKETDATA, transfer->owner->sockets);
+	SETOPT(easy, CURLOPT_CLOSESOCKETDATA, transfer->common->sockets);
 	SETOPT(easy, CURLOPT_RESOLVER_START_FUNCTION, on_resolve);
 	SETOPT(easy, CURLOPT_RESOLVER_START_DATA, transfer);
 	SETOPT(easy, CURLOPT_PREREQFUNCTION, on_about_to_send);
@@ -257,23 +257,23 @@ set_options(CURL *easy, SendkitTransfer *transfer)
 		sendkit_curl_easy_quick_exit(easy) != CURLE_OK)
 		return false;
 	SETOPT(easy, CURLOPT_TCP_KEEPALIVE, 1L);
-	SETOPT(easy, CURLOPT_MAXAGE_CONN, transfer->owner->max_idle_s);
+	SETOPT(easy, CURLOPT_MAXAGE_CONN, transfer->common->max_idle_s);
 	return set_request_options(easy) &&
 		set_resend_options(easy) &&
-		sendkit_route_set_options(transfer->owner->route, easy) &&
+		sendkit_route_set_options(transfer->common->route, easy) &&
 		set_callbacks(easy, transfer);
 }
 
 /* --- a transfer's life --- */
 
 SendkitTransfer *
-sendkit_transfer_new(const SendkitTransferOwner *owner)
+sendkit_transfer_new(const SendkitTransferCommon *common)
 {
 	SendkitTransfer *transfer = calloc(1, sizeof(SendkitTransfer));
 
 	if (transfer == NULL)
 		return NULL;
-	transfer->owner = owner;
+	transfer->common = common;
 	transfer->easy = curl_easy_init();
 	if (transfer->easy == NULL || !grow_body(transfer, 1) ||
 		!set_options(transfer->easy, transfer))
@@ -450,7 +450,7 @@ note_protocol(SendkitTransfer *transfer)
 	curl_easy_getinfo(transfer->easy, CURLINFO_HTTP_VERSION, &version);
 	if (version == CURL_HTTP_VERSION_2_0 &&
 		curl_easy_getinfo(transfer->easy, CURLINFO_ACTIVESOCKET, &fd) == CURLE_OK)
-		sendkit_sockets_set_multiplexed(transfer->owner->sockets, fd);
+		sendkit_sockets_set_multiplexed(transfer->common->sockets, fd);
 }
 
 void

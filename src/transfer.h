@@ -12,15 +12,18 @@
 
 #include "lib/ilist.h"
 
-#include "http.h"
+#include "exchange.h"
 #include "route.h"
 #include "sockets.h"
 
 /* Enough for any number of seconds and any HTTP date */
 #define MAX_RETRY_AFTER_SIZE 64
 
-/* What all transfers of a pool have in common; must outlive them */
-typedef struct SendkitTransferOwner
+/*
+ * What all transfers of a pool have in common.  Must live for as long as libcurl
+ * is entered for any of them.
+ */
+typedef struct SendkitTransferCommon
 {
 	const SendkitRoute *route;
 	SendkitSockets *sockets;
@@ -29,7 +32,7 @@ typedef struct SendkitTransferOwner
 	void		(*about_to_resolve) (void);
 	/* ... a request leaves for the first time */
 	void		(*about_to_send) (void);
-} SendkitTransferOwner;
+} SendkitTransferCommon;
 
 typedef struct SendkitTransfer
 {
@@ -40,7 +43,7 @@ typedef struct SendkitTransfer
 	bool		sent;			/* or about to be: it may have reached the server */
 
 	/* the rest is transfer.c's */
-	const SendkitTransferOwner *owner;
+	const SendkitTransferCommon *common;
 	char	   *body;			/* malloc'd */
 	size_t		body_len;
 	size_t		body_size;
@@ -60,14 +63,15 @@ typedef struct SendkitTransfer
 } SendkitTransfer;
 
 /* Returns a transfer that is to be freed, or NULL for want of memory. */
-extern SendkitTransfer *sendkit_transfer_new(const SendkitTransferOwner *owner);
+extern SendkitTransfer *sendkit_transfer_new(const SendkitTransferCommon *common);
 
 /* Frees a transfer that is in no multi handle. */
 extern void sendkit_transfer_free(SendkitTransfer *transfer);
 
 /*
  * Makes a new transfer, or one that has succeeded, ready for a request, whose
- * target is given in full.  Returns false for want of memory.
+ * target is given in full.  Returns false for want of memory: then it is to be
+ * freed.
  */
 extern bool sendkit_transfer_prepare(SendkitTransfer *transfer,
 									 const SendkitHttpRequest *request,
@@ -90,7 +94,7 @@ extern bool sendkit_transfer_is_resolving(const SendkitTransfer *transfer);
 
 /*
  * Fills in how a transfer ended that libcurl is done with, by libcurl's code
- * for it.  Strings belong to the transfer, until its next request.
+ * for it.  Strings belong to the transfer, until it is used again or freed.
  */
 extern void sendkit_transfer_finish(SendkitTransfer *transfer, CURLcode code,
 									SendkitHttpResult *result);

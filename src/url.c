@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include <arpa/inet.h>
+#include <curl/curl.h>
 #include <netinet/in.h>
 
 #include "url.h"
@@ -156,6 +157,18 @@ base_parts_fault(const UrlParts *parts)
 	return NULL;
 }
 
+/* Is there a percent sign between the scheme and the path? */
+static bool
+authority_has_percent(const char *url)
+{
+	const char *authority = strstr(url, "://");
+
+	if (authority == NULL)
+		return false;
+	authority += 3;
+	return memchr(authority, '%', strcspn(authority, "/")) != NULL;
+}
+
 const char *
 sendkit_url_base_fault(const char *url)
 {
@@ -170,6 +183,9 @@ sendkit_url_base_fault(const char *url)
 	/* ... and an empty user name */
 	if (strchr(url, '@'))
 		return "The URL must not contain a user name or a password.";
+	/* libcurl 7.88 changes such a host each time, and drops the zone of an address */
+	if (authority_has_percent(url))
+		return "The URL's host must not contain a percent sign.";
 
 	fault = url_parse(url, &parts);
 	if (fault == NULL)
@@ -213,22 +229,6 @@ sendkit_url_proxy_fault(const char *url)
 		fault = proxy_parts_fault(&parts);
 	url_free(&parts);
 	return fault;
-}
-
-CURLU *
-sendkit_url_base_parts(const char *url)
-{
-	CURLU	   *parts = curl_url();
-
-	if (parts == NULL)
-		return NULL;
-	if (curl_url_set(parts, CURLUPART_URL, url,
-					 CURLU_PATH_AS_IS | CURLU_DISALLOW_USER) != CURLUE_OK)
-	{
-		curl_url_cleanup(parts);
-		return NULL;
-	}
-	return parts;
 }
 
 bool

@@ -8,8 +8,6 @@
 #ifndef SENDKIT_URL_H
 #define SENDKIT_URL_H
 
-#include <curl/curl.h>
-
 /*
  * Takes the root of the API as a setting gives it.  Returns NULL if it can be
  * used, else a whole sentence that says why not.  Never raises an error: GUC
@@ -19,12 +17,6 @@ extern const char *sendkit_url_base_fault(const char *url);
 
 /* The same for the URL of a proxy. */
 extern const char *sendkit_url_proxy_fault(const char *url);
-
-/*
- * Takes a usable base URL apart.  Returns a handle that is to be freed by
- * curl_url_cleanup(), or NULL for want of memory.  Cannot raise an error.
- */
-extern CURLU *sendkit_url_base_parts(const char *url);
 
 /* Is this usable base URL one of plain HTTP?  Cannot raise an error. */
 extern bool sendkit_url_is_plain(const char *url);

@@ -56,7 +56,7 @@ our @EXPORT = qw(
   $KEY
   call call_sql descriptors is_outcome libcurl_version literal memory_is_plain memory_kb
   ok_key_not_logged preload_library process_is_gone prompt
-  start_node wait_until
+  start_node stopping_trigger wait_until
 );
 
 =pod
@@ -265,6 +265,12 @@ How many descriptors a process has open (the files of its data directory, which
 come and go as tables are used, not included), how much memory of its own (not
 shared) it uses, and whether it has ended.
 
+=item stopping_trigger()
+
+SQL that makes a trigger C<stop_here> on the queue, and its function.  A session
+that sets C<stop.at> to a number I<n> waits at its I<n>-th UPDATE of the queue for
+as long as another one holds C<pg_advisory_lock(1)>.
+
 =item memory_is_plain($pid)
 
 False when the process runs under a tool, such as AddressSanitizer, that keeps
@@ -276,6 +282,24 @@ The libcurl that extensions are built with here, as a number such as 7.88, or 0
 where that can't be told.
 
 =cut
+
+sub stopping_trigger
+{
+	return <<'EOS';
+CREATE FUNCTION stop_here() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+	n int := COALESCE(NULLIF(current_setting('stop.at', true), ''), '0')::int;
+BEGIN
+	PERFORM set_config('stop.at', (n - 1)::text, false);
+	IF n = 1 THEN
+		PERFORM pg_advisory_xact_lock_shared(1);
+	END IF;
+	RETURN NULL;
+END $$;
+CREATE TRIGGER stop_here BEFORE UPDATE ON sendkit_revocation
+	FOR EACH STATEMENT EXECUTE FUNCTION stop_here();
+EOS
+}
 
 sub libcurl_version
 {

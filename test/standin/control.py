@@ -122,9 +122,9 @@ class Control:
 
     def goaway(self, query, body):
         told = [one for one in self._connections()
-                if hasattr(one, "announce_goaway")]
+                if hasattr(one, "retire")]
         for connection in told:
-            connection.announce_goaway()
+            connection.retire()
         return {"told": len(told)}
 
     def stop(self, query, body):

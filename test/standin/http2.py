@@ -30,6 +30,9 @@ HOP_BY_HOP = ("connection", "transfer-encoding", "keep-alive")
 
 LAST_POSSIBLE_STREAM = 2 ** 31 - 1
 
+# How long a retired connection stays open after its last answer, in seconds
+LINGER = 0.5
+
 
 def as_request(headers):
     pseudo = {name: value for name, value in headers if name.startswith(":")}
@@ -66,6 +69,7 @@ class Http2Connection(Wire):
         self.exchanges = {}
         self.highest = 0
         self.last_allowed = LAST_POSSIBLE_STREAM
+        self.lingers = False
         self.window_moved = asyncio.Event()
         self.h2 = H2Connection(H2Configuration(
             client_side=False, header_encoding="latin-1",
@@ -261,11 +265,23 @@ class Http2Connection(Wire):
         if cancel and exchange.task is not None:
             exchange.task.cancel()
 
+    def retire(self):
+        """GOAWAY, and the end when all is answered, but not at once.
+
+        What the client sends until it knows would be answered by a reset, and
+        that takes along what it has not read yet, the GOAWAY itself included.
+        """
+        self.lingers = True
+        self.announce_goaway()
+
     def _close_if_done(self):
         leaving = self.last_allowed < LAST_POSSIBLE_STREAM
         if leaving and not self.exchanges and not self.transport.is_closing():
             self._flush()
-            self.end("fin")
+            if self.lingers:
+                asyncio.get_running_loop().call_later(LINGER, self.end, "fin")
+            else:
+                self.end("fin")
 
 
 class AlpnSwitch(asyncio.Protocol):

@@ -111,7 +111,8 @@ sub check_descriptors
 		push @resolved, [ $session, $descriptors, $name ];
 		return new_session();
 	}
-	is(descriptors($session->pid), $descriptors,
+	# one less is fine: not every libcurl keeps a connection over TLS
+	cmp_ok(descriptors($session->pid), '<=', $descriptors,
 		"$name: no descriptor is left over");
 	return $session;
 }

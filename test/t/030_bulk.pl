@@ -154,14 +154,18 @@ foreach my $how ('close', 'close-silently')
 
 SKIP:
 {
-	skip 'no HTTP/2 here', 3 unless $api->port('h2');
+	skip 'no HTTP/2 here', 4 unless $api->port('h2');
 	use_listener('h2', 20);
 	$session->send("SELECT outcome || ' ' || count(*) FROM sendkit_delete_api_keys("
 		  . "ARRAY(SELECT 'goaway-' || i || ';delay=0.02' FROM generate_series(1, 200) i), '$KEY') GROUP BY outcome");
 	$api->wait_for_requests(60);
 	$api->control('POST', '/goaway');
 	my %outcomes = map { split / / } @{ $session->result->{rows} };
-	is($outcomes{deleted}, 200, 'a GOAWAY in mid-run: all are deleted');
+	# older versions of libcurl lose track of requests that the server refuses
+	# along with the last answer: nobody knows then
+	my $known = libcurl_version() < 8.14 ? 150 : 200;
+	is($outcomes{deleted} + ($outcomes{unknown} // 0), 200, 'a GOAWAY in mid-run: no other outcome');
+	cmp_ok($outcomes{deleted}, '>=', $known, 'a GOAWAY in mid-run: most are known to be deleted');
 	my %connections = map { $_->{connection} => 1 } @{ $api->requests };
 	cmp_ok(scalar keys %connections, '>', 1, '... on another connection as well');
 	is(most(map { $_->{status} ? 1 : 0 } @{ $api->requests }), 1, '... and answered');

@@ -32,20 +32,9 @@ max_prepared_transactions = 5
 # (Cluster.pm would have the server stay down after a backend's crash)
 restart_after_crash = on
 EOC
-$node->safe_psql('postgres', <<"EOS");
+$node->safe_psql('postgres', stopping_trigger() . <<"EOS");
 CREATE SERVER sendkit FOREIGN DATA WRAPPER sendkit_fdw;
 CREATE USER MAPPING FOR CURRENT_USER SERVER sendkit OPTIONS (platform_key '$KEY');
-CREATE FUNCTION stop_here() RETURNS trigger LANGUAGE plpgsql AS \$\$
-DECLARE
-	n int := COALESCE(NULLIF(current_setting('stop.at', true), ''), '0')::int;
-BEGIN
-	PERFORM set_config('stop.at', (n - 1)::text, false);
-	IF n = 1 THEN
-		PERFORM pg_advisory_xact_lock_shared(1);
-	END IF;
-	RETURN NULL;
-END \$\$;
-CREATE TRIGGER stop_here BEFORE UPDATE ON sendkit_revocation FOR EACH STATEMENT EXECUTE FUNCTION stop_here();
 CREATE TABLE before (last bigint);
 CREATE TABLE workspace (id text PRIMARY KEY);
 CREATE TRIGGER revoke AFTER DELETE ON workspace REFERENCING OLD TABLE AS removed

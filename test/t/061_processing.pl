@@ -175,19 +175,7 @@ for my $how (sort keys %interrupt)
 # queue stops the processor at its third UPDATE (the first claims, the second
 # settles one of the rows).
 {
-	$sql->query(<<'EOS');
-CREATE FUNCTION stop_here() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-	n int := COALESCE(NULLIF(current_setting('stop.at', true), ''), '0')::int;
-BEGIN
-	PERFORM set_config('stop.at', (n - 1)::text, false);
-	IF n = 1 THEN
-		PERFORM pg_advisory_xact_lock_shared(1);
-	END IF;
-	RETURN NULL;
-END $$;
-CREATE TRIGGER stop_here BEFORE UPDATE ON sendkit_revocation FOR EACH STATEMENT EXECUTE FUNCTION stop_here();
-EOS
+	$sql->query(stopping_trigger());
 	ask(map { "answered-$_" } 1 .. 3);
 	my $keeper = SendkitTest::Session->new($node);
 	$keeper->value('SELECT pg_advisory_lock(1)');

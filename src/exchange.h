@@ -1,0 +1,61 @@
+/*-------------------------------------------------------------------------
+ *
+ * exchange.h
+ *	  What the transport is asked for, and what it answers.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SENDKIT_EXCHANGE_H
+#define SENDKIT_EXCHANGE_H
+
+#include <curl/curl.h>
+
+/*
+ * Where to connect, and whom to trust there.  A connection made under one
+ * endpoint is never used under another.
+ */
+typedef struct SendkitHttpEndpoint
+{
+	const char *base_url;
+	const char *ca_file;		/* empty: what the system trusts */
+	const char *proxy;			/* empty: none */
+} SendkitHttpEndpoint;
+
+/*
+ * The path begins with a slash and goes on the wire as it is: nothing but
+ * visible ASCII may be in it.
+ */
+typedef struct SendkitHttpRequest
+{
+	const char *path;			/* below the base URL */
+	struct curl_slist *headers; /* must live until the request is received */
+	long		connect_timeout_ms;
+	long		timeout_ms;
+	void	   *tag;			/* the caller's, comes back with the result */
+} SendkitHttpRequest;
+
+/* How a request ended, if not by a whole answer */
+typedef enum SendkitHttpFailure
+{
+	SENDKIT_HTTP_OK,			/* a whole answer came */
+	SENDKIT_HTTP_NOT_CONNECTED, /* nothing was sent: no name, no connection */
+	SENDKIT_HTTP_NOT_TRUSTED,	/* nothing was sent: TLS or certificate failure */
+	SENDKIT_HTTP_NO_DESCRIPTOR, /* nothing was sent: no descriptor for a socket */
+	SENDKIT_HTTP_NO_ANSWER,		/* sent, or perhaps so; no usable answer came */
+	SENDKIT_HTTP_TIMED_OUT,		/* sent, or perhaps so; no answer came in time */
+	SENDKIT_HTTP_TOO_LARGE,		/* an answer came that is over a cap */
+} SendkitHttpFailure;
+
+/* Strings live until the next send, receive or end. */
+typedef struct SendkitHttpResult
+{
+	void	   *tag;
+	SendkitHttpFailure failure;
+	int			status;			/* 0: none came */
+	const char *body;			/* zero-terminated */
+	size_t		body_len;
+	const char *retry_after;	/* the header's value, or NULL */
+	const char *error;			/* libcurl's words for the failure */
+} SendkitHttpResult;
+
+#endif							/* SENDKIT_EXCHANGE_H */
