@@ -229,6 +229,19 @@ sendkit_curl_starts_threads_unannounced(void)
 	return sendkit_curl_version() >= 0x081400;
 }
 
+/*
+ * 7.87: certificates that were read are kept, by some TLS backends.  What does
+ * not keep them needs no limit.
+ */
+static inline void
+sendkit_curl_limit_ca_cache(CURL *easy pg_attribute_unused(), long seconds pg_attribute_unused())
+{
+#if LIBCURL_VERSION_NUM >= 0x075700
+	if (sendkit_curl_version() >= 0x075700)
+		(void) curl_easy_setopt(easy, CURLOPT_CA_CACHE_TIMEOUT, seconds);
+#endif
+}
+
 static inline CURLcode
 sendkit_curl_easy_quick_exit(CURL *easy pg_attribute_unused())
 {

@@ -13,12 +13,64 @@
  */
 #include "postgres.h"
 
-#include <unistd.h>
+#include <dirent.h>
 
 #include "compat.h"
 
 #include "route.h"
 #include "url.h"
+
+/*
+ * How long certificates that were read are used for new connections: reading a
+ * bundle takes some 40 ms, but one that was replaced must be noticed.
+ */
+#define CA_CACHE_SECONDS 60
+
+/* --- the system's trust --- */
+
+/* Is this the name that OpenSSL looks a certificate up by, such as "1a2b3c4d.0"? */
+static bool
+is_hashed_name(const char *name)
+{
+	return strspn(name, "0123456789abcdef") == 8 && name[8] == '.' &&
+		name[9] != '\0' && strspn(name + 9, "0123456789") == strlen(name + 9);
+}
+
+static bool
+has_hashed_names(const char *folder)
+{
+	DIR		   *dir = opendir(folder);
+	struct dirent *entry;
+	bool		found = false;
+
+	if (dir == NULL)
+		return false;
+	while (!found && (entry = readdir(dir)) != NULL)
+		found = is_hashed_name(entry->d_name);
+	closedir(dir);
+	return found;
+}
+
+/*
+ * With OpenSSL and a hashed folder of certificates, only the one that is asked
+ * for is read; the bundle in one file would have to be parsed as a whole, for
+ * some 40 ms.  libcurl caches a parsed bundle between connections, but not
+ * while a folder is set as well, so it is either the one or the other.  In a
+ * folder that was never hashed, as some container images have it, nothing would
+ * be found.  Returns NULL if libcurl's defaults will do better.
+ */
+static const char *
+system_ca_folder(void)
+{
+	curl_version_info_data *info = curl_version_info(CURLVERSION_NOW);
+
+	if (info->age < CURLVERSION_SEVENTH || info->capath == NULL ||
+		info->ssl_version == NULL ||
+		strncmp(info->ssl_version, "OpenSSL/", 8) != 0 ||
+		!has_hashed_names(info->capath))
+		return NULL;
+	return info->capath;
+}
 
 /* --- making and comparing --- */
 
@@ -72,6 +124,8 @@ sendkit_route_init(SendkitRoute *route, const SendkitHttpEndpoint *endpoint)
 		route->base_path = copy_base_path(route->url);
 	route->base_url = strdup(endpoint->base_url);
 	route->ca_file = strdup(endpoint->ca_file);
+	if (endpoint->ca_file[0] == '\0')
+		route->ca_folder = system_ca_folder();
 	route->proxy = strdup(endpoint->proxy);
 	return route->base_path && route->base_url && route->ca_file && route->proxy;
 }
@@ -122,49 +176,27 @@ set_url_options(const SendkitRoute *route, CURL *easy)
 	return true;
 }
 
-/*
- * With OpenSSL and a hashed folder of certificates, only the one that is asked
- * for is read; the bundle in one file would have to be parsed as a whole, for
- * some 40 ms.  libcurl caches a parsed bundle between connections, but not
- * while a folder is set as well, so it is either the one or the other.
- */
-static const char *
-system_ca_folder(void)
-{
-	curl_version_info_data *info = curl_version_info(CURLVERSION_NOW);
-
-	if (info->age < CURLVERSION_SEVENTH || info->capath == NULL ||
-		info->ssl_version == NULL ||
-		strncmp(info->ssl_version, "OpenSSL/", 8) != 0)
-		return NULL;
-	/* a folder that was never hashed would make every certificate unknown */
-	if (access(info->capath, R_OK | X_OK) != 0)
-		return NULL;
-	return info->capath;
-}
-
 static bool
-set_tls_options(CURL *easy, const char *ca_file)
+set_tls_options(const SendkitRoute *route, CURL *easy)
 {
-	const char *folder = system_ca_folder();
-
 	SETOPT(easy, CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
 	SETOPT(easy, CURLOPT_PROXY_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
 	SETOPT(easy, CURLOPT_SSL_VERIFYPEER, 1L);
 	SETOPT(easy, CURLOPT_SSL_VERIFYHOST, 2L);
-	if (ca_file[0] != '\0')
+	sendkit_curl_limit_ca_cache(easy, CA_CACHE_SECONDS);
+	if (route->ca_file[0] != '\0')
 	{
-		SETOPT(easy, CURLOPT_CAINFO, ca_file);
+		SETOPT(easy, CURLOPT_CAINFO, route->ca_file);
 		SETOPT(easy, CURLOPT_CAPATH, NULL);
-		SETOPT(easy, CURLOPT_PROXY_CAINFO, ca_file);
+		SETOPT(easy, CURLOPT_PROXY_CAINFO, route->ca_file);
 		SETOPT(easy, CURLOPT_PROXY_CAPATH, NULL);
 	}
-	else if (folder)
+	else if (route->ca_folder)
 	{
 		SETOPT(easy, CURLOPT_CAINFO, NULL);
-		SETOPT(easy, CURLOPT_CAPATH, folder);
+		SETOPT(easy, CURLOPT_CAPATH, route->ca_folder);
 		SETOPT(easy, CURLOPT_PROXY_CAINFO, NULL);
-		SETOPT(easy, CURLOPT_PROXY_CAPATH, folder);
+		SETOPT(easy, CURLOPT_PROXY_CAPATH, route->ca_folder);
 	}
 	return true;
 }
@@ -186,6 +218,6 @@ bool
 sendkit_route_set_options(const SendkitRoute *route, CURL *easy)
 {
 	return set_url_options(route, easy) &&
-		set_tls_options(easy, route->ca_file) &&
+		set_tls_options(route, easy) &&
 		set_proxy_options(route, easy);
 }

@@ -21,6 +21,7 @@ typedef struct SendkitRoute
 	char	   *base_path;		/* its path, without a slash at the end */
 	char	   *base_url;
 	char	   *ca_file;
+	const char *ca_folder;		/* libcurl's own string; NULL: not to be used */
 	char	   *proxy;
 } SendkitRoute;
 
