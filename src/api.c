@@ -539,12 +539,6 @@ judge_failure(const Evidence *evidence, SendkitVerdict *verdict)
 			verdict->message =
 				psprintf("could not establish a trusted connection to the SendKit API: %s; " NOTHING_DELETED, words);
 			break;
-		case SENDKIT_HTTP_NO_DESCRIPTOR:
-			verdict->outcome = SENDKIT_UNAVAILABLE;
-			verdict->retryable = true;
-			verdict->message =
-				pstrdup("could not connect to the SendKit API: too many open files; " NOTHING_DELETED);
-			break;
 		case SENDKIT_HTTP_TIMED_OUT:
 			judge_unknown(verdict, "the request was sent and no complete answer came in time");
 			break;

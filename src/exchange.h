@@ -38,9 +38,8 @@ typedef struct SendkitHttpRequest
 typedef enum SendkitHttpFailure
 {
 	SENDKIT_HTTP_OK,			/* a whole answer came */
-	SENDKIT_HTTP_NOT_CONNECTED, /* nothing was sent: no name, no connection */
+	SENDKIT_HTTP_NOT_CONNECTED, /* nothing was sent: no name, no connection, no socket */
 	SENDKIT_HTTP_NOT_TRUSTED,	/* nothing was sent: TLS or certificate failure */
-	SENDKIT_HTTP_NO_DESCRIPTOR, /* nothing was sent: no descriptor for a socket */
 	SENDKIT_HTTP_NO_ANSWER,		/* sent, or perhaps so; no usable answer came */
 	SENDKIT_HTTP_TIMED_OUT,		/* sent, or perhaps so; no answer came in time */
 	SENDKIT_HTTP_TOO_LARGE,		/* an answer came that is over a cap */
@@ -55,7 +54,7 @@ typedef struct SendkitHttpResult
 	const char *body;			/* zero-terminated */
 	size_t		body_len;
 	const char *retry_after;	/* the header's value, or NULL */
-	const char *error;			/* libcurl's words for the failure */
+	const char *error;			/* words for the failure, mostly libcurl's */
 } SendkitHttpResult;
 
 #endif							/* SENDKIT_EXCHANGE_H */

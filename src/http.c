@@ -321,13 +321,13 @@ report_out_of_memory(void)
 }
 
 static void
-report_no_descriptor(void)
+report_no_descriptor(const char *limit)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-			 errmsg("could not connect to the SendKit API: too many open files"),
+			 errmsg("could not connect to the SendKit API: %s", limit),
 			 errdetail("Nothing was sent to the SendKit API."),
-			 errhint("Raise the server's \"max_files_per_process\" and/or \"ulimit -n\" limits."),
+			 errhint("Raise the limit, or close what else the session holds open, such as connections to other servers."),
 			 errhidestmt(true), errhidecontext(true)));
 }
 
@@ -336,7 +336,7 @@ build_wait_set(HttpPool *new_pool)
 {
 	/* it takes a descriptor, and has no good words for want of one */
 	if (!AcquireExternalFD())
-		report_no_descriptor();
+		report_no_descriptor(SENDKIT_SESSION_FULL);
 	ReleaseExternalFD();
 
 	new_pool->wait_set = sendkit_session_wait_event_set(3);
@@ -385,15 +385,17 @@ static void
 build_pool(const SendkitHttpEndpoint *endpoint)
 {
 	HttpPool   *new_pool = allocate_pool(endpoint);
+	const char *limit;
 
 	if (new_pool == NULL)
 		report_out_of_memory();
 
-	if (!sendkit_sockets_init(&new_pool->sockets))
+	limit = sendkit_sockets_init(&new_pool->sockets);
+	if (limit)
 	{
 		new_pool->sockets.epoll_fd = -1;
 		free_pool(new_pool);
-		report_no_descriptor();
+		report_no_descriptor(limit);
 	}
 
 	PG_TRY();
@@ -536,7 +538,7 @@ sendkit_http_begin(const SendkitHttpEndpoint *endpoint, int concurrency)
 	/* one more, because two addresses of a host may be tried at a time */
 	granted = sendkit_sockets_reserve(&pool->sockets, concurrency + 1);
 	if (granted == 0)
-		report_no_descriptor();
+		report_no_descriptor(SENDKIT_SESSION_FULL);
 	granted = Min(Max(granted - 1, 1), concurrency);
 	if (granted != pool->connections)
 	{

@@ -86,35 +86,48 @@ acquire_external(int count)
 		if (!AcquireExternalFD())
 		{
 			release_external(i);
-			errno = EMFILE;
 			return false;
 		}
 	}
 	return true;
 }
 
-bool
+/* Says which limit keeps the kernel from opening another descriptor, or NULL. */
+static const char *
+kernel_limit(int error)
+{
+	switch (error)
+	{
+		case EMFILE:
+			return "too many open files: the process's limit, \"ulimit -n\", is reached";
+		case ENFILE:
+			return "too many open files: the system's limit, \"fs.file-max\", is reached";
+		default:
+			return NULL;
+	}
+}
+
+const char *
 sendkit_sockets_init(SendkitSockets *sockets)
 {
-	int			save_errno;
+	const char *limit;
 
 	memset(sockets, 0, sizeof(*sockets));
 	sockets->epoll_fd = -1;
 	sockets->dead_fd = -1;
 
 	if (!acquire_external(OWN_DESCRIPTORS))
-		return false;
+		return SENDKIT_SESSION_FULL;
 
 	sockets->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (sockets->epoll_fd >= 0)
 		sockets->dead_fd = make_dead_socket();
 	if (sockets->dead_fd >= 0)
-		return true;
+		return NULL;
 
-	save_errno = errno;
+	limit = kernel_limit(errno);
 	sendkit_sockets_free(sockets);
-	errno = save_errno;
-	return false;
+	return limit ? limit : "the kernel has no memory for another socket";
 }
 
 void
@@ -219,17 +232,18 @@ sendkit_sockets_open(SendkitSockets *sockets, const struct curl_sockaddr *addres
 		forget_closed(sockets);
 	if (sockets->opened >= sockets->reserved)
 	{
-		sockets->refused = true;
+		sockets->refused = SENDKIT_SESSION_FULL;
 		return CURL_SOCKET_BAD;
 	}
 
 	fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 	if (fd < 0)
 	{
-		sockets->refused = (errno == EMFILE || errno == ENFILE);
+		sockets->refused = kernel_limit(errno);
 		return CURL_SOCKET_BAD;
 	}
 
+	sockets->refused = NULL;
 	entry = socket_entry(sockets, fd);
 	if (entry == NULL)
 	{

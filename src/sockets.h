@@ -34,7 +34,7 @@ typedef struct SendkitSockets
 	int			reserved;		/* descriptors that fd.c granted us */
 	int			opened;			/* of them in use */
 	int			dead;			/* of those, dropped but not yet closed */
-	bool		refused;		/* was a socket refused for want of one? */
+	const char *refused;		/* why there is no descriptor for a socket, or NULL */
 } SendkitSockets;
 
 /* Something happened on a socket that libcurl waits for */
@@ -44,8 +44,15 @@ typedef struct SendkitSocketEvent
 	int			action;			/* for curl_multi_socket_action() */
 } SendkitSocketEvent;
 
-/* Returns false, with errno set, when the kernel's or fd.c's limits are reached. */
-extern bool sendkit_sockets_init(SendkitSockets *sockets);
+/*
+ * What to say when fd.c grants no descriptor: it counts for the session, and
+ * its limit comes from both of these.
+ */
+#define SENDKIT_SESSION_FULL \
+	"too many open files: the session's limit, by \"max_files_per_process\" or \"ulimit -n\", is reached"
+
+/* Returns NULL, or in words which limit of fd.c's or the kernel's is reached. */
+extern const char *sendkit_sockets_init(SendkitSockets *sockets);
 
 /* Gives everything back.  The connections themselves must be closed already. */
 extern void sendkit_sockets_free(SendkitSockets *sockets);

@@ -319,7 +319,7 @@ reset_transfer(SendkitTransfer *transfer)
 	transfer->headers_complete = false;
 	transfer->too_large = false;
 	transfer->no_memory = false;
-	transfer->no_descriptor = false;
+	transfer->no_descriptor = NULL;
 	transfer->begun = false;
 	transfer->sent = false;
 	transfer->resend_refused = false;
@@ -416,12 +416,8 @@ failure_of(const SendkitTransfer *transfer, CURLcode code)
 	if (code == CURLE_OK)
 		return transfer->headers_complete ? SENDKIT_HTTP_OK : SENDKIT_HTTP_NO_ANSWER;
 	if (!transfer->sent)
-	{
-		if (transfer->no_descriptor)
-			return SENDKIT_HTTP_NO_DESCRIPTOR;
 		return is_tls_failure(code) ?
 			SENDKIT_HTTP_NOT_TRUSTED : SENDKIT_HTTP_NOT_CONNECTED;
-	}
 	if (transfer->too_large)
 		return SENDKIT_HTTP_TOO_LARGE;
 	return code == CURLE_OPERATION_TIMEDOUT ?
@@ -433,6 +429,8 @@ error_words(const SendkitTransfer *transfer, CURLcode code)
 {
 	if (transfer->no_memory)
 		return "out of memory";
+	if (transfer->no_descriptor && !transfer->sent)
+		return transfer->no_descriptor;
 	if (transfer->resend_refused || code == CURLE_OK)
 		return "The connection ended before a whole answer came";
 	if (transfer->error[0] != '\0')

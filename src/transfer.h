@@ -51,7 +51,7 @@ typedef struct SendkitTransfer
 	bool		headers_complete;	/* an empty line ended them */
 	bool		too_large;
 	bool		no_memory;
-	bool		no_descriptor;
+	const char *no_descriptor;	/* for a socket, and why; or NULL */
 	bool		resend_refused;
 	long		timeout_ms;		/* these four as the easy handle has them */
 	long		connect_timeout_ms;
