@@ -8,7 +8,11 @@ CREATE TYPE @extschema@.sendkit_result AS (
 	message text
 );
 COMMENT ON TYPE @extschema@.sendkit_result IS
-'what became of a request to delete a workspace''s API key: success is true only if the API confirmed that the key is gone';
+'what became of a request to delete a workspace''s API key';
+COMMENT ON COLUMN @extschema@.sendkit_result.success IS
+'true only if the API confirmed that the key is gone';
+COMMENT ON COLUMN @extschema@.sendkit_result.message IS
+'the API''s own words, or what kept them from coming';
 
 CREATE FUNCTION @extschema@.sendkit_delete_api_key(
 	workspace_id text,
@@ -21,7 +25,7 @@ LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE COST 10000;
 REVOKE ALL ON FUNCTION @extschema@.sendkit_delete_api_key(text, text) FROM PUBLIC;
 
 COMMENT ON FUNCTION @extschema@.sendkit_delete_api_key(text, text) IS
-'deletes the API key of a SendKit workspace now; cannot be rolled back. Call it as SELECT * FROM sendkit_delete_api_key(...): SELECT (sendkit_delete_api_key(...)).* would call it once per column';
+'deletes the API key of a SendKit workspace now; cannot be rolled back. Call it as SELECT * FROM sendkit_delete_api_key(...): SELECT (sendkit_delete_api_key(...)).* would call it once per column. For several rows: FROM ..., LATERAL sendkit_delete_api_key(...)';
 
 CREATE FUNCTION @extschema@.sendkit_delete_api_keys(
 	workspace_ids text[],

@@ -28,6 +28,13 @@ SELECT attname, atttypid::regtype FROM pg_attribute
 WHERE attrelid = (SELECT typrelid FROM pg_type WHERE oid = 'sendkit_result'::regtype)
 ORDER BY attnum;
 
+-- Columns have comments, too.
+SELECT attrelid::regclass, attname FROM pg_attribute
+WHERE attrelid IN ('sendkit_result'::regclass, 'sendkit_revocation'::regclass,
+				   'sendkit_revocation_summary'::regclass)
+  AND attnum > 0 AND NOT attisdropped AND col_description(attrelid, attnum) IS NULL
+ORDER BY attrelid, attnum;
+
 -- No function can be called by PUBLIC.
 SELECT object FROM members
 WHERE classid = 'pg_proc'::regclass AND has_function_privilege('public', objid, 'EXECUTE');

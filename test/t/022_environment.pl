@@ -134,4 +134,28 @@ is_outcome(call($node2, 'ws-proxied'), 'deleted', 'a call through the proxy that
 is(scalar @{ proxied() }, 1, 'no exception of the environment leads around it');
 $node2->stop;
 
+# "localhost" is this machine: no name server is asked, which might lie or hang.
+SKIP:
+{
+	my $library = preload_library('stuck_resolver')
+	  or skip 'no preloading here', 3;
+	my $node3 = start_node($api,
+		name => 'misled',
+		env => { LD_PRELOAD => $library, STUCK_HOST => 'localhost', STUCK_SECONDS => 20 },
+		conf => "sendkit.connect_timeout = '10s'\nsendkit.max_retries = 0\n");
+	for my $listener (qw(http https))
+	{
+		is_outcome(
+			call($node3, "ws-local-$listener",
+				set => { base_url => $api->url($listener) =~ s/127\.0\.0\.1/localhost/r }),
+			'deleted', "$listener: localhost is found without being looked up");
+	}
+	# ... or else nothing here could fail
+	isnt(
+		$node3->psql('postgres',
+			q{CREATE TEMP TABLE found (line text); COPY found FROM PROGRAM 'timeout 2 getent ahosts localhost'}),
+		0, 'who does look it up has to wait');
+	$node3->stop;
+}
+
 done_testing();
