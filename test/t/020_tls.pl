@@ -5,10 +5,16 @@
 # to come instead is a row that says that nothing was deleted, and the API must
 # not have seen a single request: the handshake is where it ends, and a second
 # try would not make a bad certificate good.
+#
+# And what is trusted is trusted: a CA in the file that ca_file names, or, without
+# one, in the system's trust store, in each of the forms that it may have. As no
+# test may write there, a preloaded library (test/preload/trust_store.c) puts a
+# folder of ours in the store's place.
 
 use strict;
 use warnings;
 
+use File::Basename qw(basename);
 use IO::Socket::INET;
 use IO::Socket::IP;
 use IO::Select;
@@ -106,6 +112,111 @@ for my $i (0, 1)
 my $no_ca = PostgreSQL::Test::Utils::tempdir() . '/empty.pem';
 append_to_file($no_ca, "no certificate in here\n");
 refused_ok('a file without certificates', 'https', ca_file => $no_ca);
+
+# No ca_file: the system's trust store is the source, a folder of certificates
+# that are found by their hashed names, and a bundle of them all in one file. A
+# machine may have both or (as some container images do) the bundle alone, and
+# either has to do.
+
+# What the libcurl that sendkit uses was built with: the TLS library's name with
+# its version, the bundle, and the folder. It is asked by numbers of curl.h:
+# CURLINFO_CAINFO and CURLINFO_CAPATH, of which one older than 7.84 knows nothing.
+sub libcurl_defaults
+{
+	my $folder = $node->safe_psql('postgres',
+		q{SELECT setting FROM pg_config WHERE name = 'PKGLIBDIR'});
+	my ($libcurl) = `ldd '$folder/sendkit.so'` =~ /libcurl\S* => (\S+)/ or return;
+	open(my $answer, '-|', 'python3', '-c', <<'PYTHON', $libcurl) or return;
+import ctypes, sys
+
+libcurl = ctypes.CDLL(sys.argv[1])
+libcurl.curl_version.restype = ctypes.c_char_p
+libcurl.curl_easy_init.restype = ctypes.c_void_p
+easy = ctypes.c_void_p(libcurl.curl_easy_init())
+print(libcurl.curl_version().decode().split()[1])
+for info in 0x100000 + 61, 0x100000 + 62:
+    text = ctypes.c_char_p()
+    libcurl.curl_easy_getinfo(easy, info, ctypes.byref(text))
+    print((text.value or b"").decode())
+PYTHON
+	chomp(my @answer = <$answer>);
+	return @answer;
+}
+
+sub store_with
+{
+	my ($store, %content) = @_;
+	unlink glob "$store/*";
+	append_to_file("$store/$_", $content{$_}) foreach keys %content;
+	return;
+}
+
+SKIP:
+{
+	my ($tls, $bundle, $folder) = libcurl_defaults();
+	note("libcurl uses $tls, ", $bundle || 'no bundle', ', ', $folder || 'no folder')
+	  if $tls;
+	my $library = preload_library('trust_store');
+	skip 'where libcurl looks for certificates is not known', 11 unless $bundle;
+	skip 'libcurl uses another TLS library than OpenSSL', 11 unless $tls =~ /^OpenSSL/;
+	skip 'no compiler for a library to preload', 11 unless $library;
+
+	my $store = PostgreSQL::Test::Utils::tempdir();
+	my $hash = `openssl x509 -noout -hash -in '@{[ $api->ca ]}'`;
+	my $other_hash = `openssl x509 -noout -hash -in '$other_ca'`;
+	chomp($hash, $other_hash);
+	my $machine = start_node($api,
+		name => 'machine',
+		listener => 'https',
+		env => { LD_PRELOAD => $library,
+			CA_BUNDLE => $bundle,
+			CA_FOLDER => $folder,
+			CA_INSTEAD => $store },
+		conf => "sendkit.ca_file = ''\n");
+	my $name = basename($bundle);
+
+	# Without our CA nothing: it is really this store that is looked at.
+	store_with($store, "$other_hash.0" => $other, $name => $other);
+	$api->reset;
+	my $answer = call($machine, 'ws-store-other');
+	is_outcome($answer, 'unavailable', 'a store without our CA does not trust us');
+	like($answer->{message}, $no_trust, 'a store without our CA: for want of trust');
+	store_with($store);
+	$answer = call($machine, 'ws-store-empty');
+	is_outcome($answer, 'unavailable', 'an empty store trusts nobody');
+	like($answer->{message}, $no_trust, 'an empty store: for want of trust');
+	is($api->stats->{requests}{total}, 0, 'neither let a request through');
+
+	SKIP:
+	{
+		skip 'this libcurl has no folder of certificates', 2 unless $folder;
+		store_with($store, "$hash.0" => $ours, $name => $other);
+		is_outcome(call($machine, 'ws-store-hashed'), 'deleted',
+			'a CA is found by its hashed name, when the bundle is without it');
+		store_with($store,
+			"$hash.0" => $ours, "$other_hash.0" => $other, $name => "$other\n$ours");
+		is_outcome(call($machine, 'ws-store-both'), 'deleted',
+			'a CA is found in a store that has both');
+	}
+
+	store_with($store, $name => "$other\n$ours");
+	is_outcome(call($machine, 'ws-store-bundle'), 'deleted',
+		'a CA is found in a bundle, without hashed names');
+	# Names that look like hashed ones, but nothing is looked up by them.
+	store_with($store,
+		$name => "$other\n$ours",
+		"$hash.pem" => $ours, "$hash.r0" => '', "0$hash.0" => $ours, 'README' => '');
+	is_outcome(call($machine, 'ws-store-plain-names'), 'deleted',
+		'a CA is found in a bundle beside files of other names');
+
+	# What ca_file names is the only source, whatever the store holds.
+	store_with($store, "$hash.0" => $ours, $name => "$other\n$ours");
+	$api->reset;
+	is_outcome(call($machine, 'ws-store-file', set => { ca_file => $other_ca }),
+		'unavailable', 'with ca_file a CA of the store does not count');
+	is($api->stats->{requests}{total}, 0, 'and not one request arrived');
+	$machine->stop;
+}
 
 # In one session: a connection that was trusted under one CA is not used under
 # another, a failure leaves nothing behind, and each transport keeps to itself.
