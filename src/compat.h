@@ -230,6 +230,17 @@ sendkit_curl_starts_threads_unannounced(void)
 }
 
 /*
+ * Does libcurl put a built-in default back in the place of an option that was
+ * set to NULL?  8.22 does so for where certificates are; the change came with
+ * 8.17, and 8.23 is without it.
+ */
+static inline bool
+sendkit_curl_restores_defaults(void)
+{
+	return sendkit_curl_version() >= 0x081100 && sendkit_curl_version() < 0x081700;
+}
+
+/*
  * 7.87: certificates that were read are kept, by some TLS backends.  What does
  * not keep them needs no limit.
  */

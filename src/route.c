@@ -179,6 +179,9 @@ set_url_options(const SendkitRoute *route, CURL *easy)
 static bool
 set_tls_options(const SendkitRoute *route, CURL *easy)
 {
+	/* nothing is found in a file, if it is taken for a folder */
+	const char *no_folder = sendkit_curl_restores_defaults() ? "/dev/null" : NULL;
+
 	SETOPT(easy, CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
 	SETOPT(easy, CURLOPT_PROXY_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
 	SETOPT(easy, CURLOPT_SSL_VERIFYPEER, 1L);
@@ -187,9 +190,9 @@ set_tls_options(const SendkitRoute *route, CURL *easy)
 	if (route->ca_file[0] != '\0')
 	{
 		SETOPT(easy, CURLOPT_CAINFO, route->ca_file);
-		SETOPT(easy, CURLOPT_CAPATH, NULL);
+		SETOPT(easy, CURLOPT_CAPATH, no_folder);
 		SETOPT(easy, CURLOPT_PROXY_CAINFO, route->ca_file);
-		SETOPT(easy, CURLOPT_PROXY_CAPATH, NULL);
+		SETOPT(easy, CURLOPT_PROXY_CAPATH, no_folder);
 	}
 	else if (route->ca_folder)
 	{
