@@ -393,7 +393,6 @@ build_pool(const SendkitHttpEndpoint *endpoint)
 	limit = sendkit_sockets_init(&new_pool->sockets);
 	if (limit)
 	{
-		new_pool->sockets.epoll_fd = -1;
 		free_pool(new_pool);
 		report_no_descriptor(limit);
 	}

@@ -107,15 +107,20 @@ kernel_limit(int error)
 	}
 }
 
+static void
+set_empty(SendkitSockets *sockets)
+{
+	memset(sockets, 0, sizeof(*sockets));
+	sockets->epoll_fd = -1;
+	sockets->dead_fd = -1;
+}
+
 const char *
 sendkit_sockets_init(SendkitSockets *sockets)
 {
 	const char *limit;
 
-	memset(sockets, 0, sizeof(*sockets));
-	sockets->epoll_fd = -1;
-	sockets->dead_fd = -1;
-
+	set_empty(sockets);
 	if (!acquire_external(OWN_DESCRIPTORS))
 		return SENDKIT_SESSION_FULL;
 
@@ -139,7 +144,7 @@ sendkit_sockets_free(SendkitSockets *sockets)
 		close(sockets->dead_fd);
 	free(sockets->sockets);
 	release_external(sockets->reserved + OWN_DESCRIPTORS);
-	memset(sockets, 0, sizeof(*sockets));
+	set_empty(sockets);
 }
 
 int
