@@ -368,24 +368,24 @@ sub ok_key_not_logged
 
 =pod
 
-=item preload_library($name)
+=item preload_library($name, @flags)
 
-Compiles F<test/preload/$name.c> and returns the path of the shared library, to
-be given to a server as C<< env => { LD_PRELOAD => $path } >>; undef if there is
-no C compiler.
+Compiles F<test/preload/$name.c>, with further flags for the compiler if there are
+any, and returns the path of the shared library, to be given to a server as
+C<< env => { LD_PRELOAD => $path } >>; undef if there is no C compiler.
 
 =cut
 
 sub preload_library
 {
-	my ($name) = @_;
+	my ($name, @flags) = @_;
 	my $source = __FILE__ =~ s{[^/]*$}{}r . "../preload/$name.c";
 	my $library = PostgreSQL::Test::Utils::tempdir() . "/$name.so";
 
 	foreach my $compiler (grep { defined } $ENV{CC}, 'cc', 'gcc', 'clang')
 	{
 		return $library
-		  if system("$compiler -O1 -fPIC -shared -o '$library' '$source' -ldl 2>/dev/null") == 0;
+		  if system("$compiler @flags -O1 -fPIC -shared -o '$library' '$source' -ldl 2>/dev/null") == 0;
 	}
 	return undef;
 }

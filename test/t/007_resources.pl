@@ -38,6 +38,43 @@ sub calls_sql
 	  . "]) i, LATERAL sendkit_delete_api_key(i, current_setting('test.key'))";
 }
 
+# Makes a call that is cancelled while it waits for its answer. Returns how many
+# calls that were.
+sub cancel_call
+{
+	my ($session) = @_;
+	my $result = $session->query('SET statement_timeout = 10; '
+		  . calls_sql(['ws;silent']));
+	die "not cancelled: $result->{stderr}" if $result->{sqlstate} ne '57014';
+	$session->query('SET statement_timeout = 0');
+	return 1;
+}
+
+# Plays rounds, each of which returns how many calls it made, until there were so
+# many; from the first number of calls on, nothing may grow.
+sub ok_flat
+{
+	my ($session, $round, $first, $last, $name) = @_;
+	my $calls = 0;
+
+	$calls += $round->() while $calls < $first;
+	my $pid = $session->pid;
+	my ($memory, $descriptors) = (memory_kb($pid), descriptors($pid));
+	my $start = $calls;
+	$calls += $round->() while $calls < $last;
+	my $growth = memory_kb($pid) - $memory;
+	note("$name: $calls calls; growth since call $start: $growth kB of $memory kB");
+
+	# 8,000 leaks of 64 bytes would be 500 kB, 300 of 1.3 kB 400 kB
+	ok($growth < 400 || !memory_is_plain($pid),
+		"$name: memory does not grow from call $first to $last");
+	is(descriptors($pid), $descriptors,
+		"$name: nor does the number of descriptors");
+	is_outcome($session->call("$name-last", set => \%usual),
+		'deleted', "$name: the session works");
+	return;
+}
+
 # 10,000 calls in one backend
 {
 	my $session = SendkitTest::Session->new($node);
@@ -52,7 +89,6 @@ sub calls_sql
 		';reset=request', ';reset=body', ';fin=headers', ';size=100000',
 		';headers=80', ';close', ';close-silently', ';redirect=second',
 		';unsolicited=deleted');
-	my $calls = 0;
 
 	my $round = sub {
 		my @ids = map { my $kind = $_; map { 'ws-' . ++$serial . $kind } 1 .. 4 }
@@ -61,37 +97,19 @@ sub calls_sql
 		# twice, so that many are absent the second time
 		my $row = $session->value(calls_sql([ @ids, @ids[ 0 .. 36 ] ]));
 		my ($deleted, $all) = split /\|/, $row;
-		$calls += $all;
 		die "only $deleted of $all" if $deleted < 84;
 
 		# cancelled in mid-answer
-		my $result = $session->query('SET statement_timeout = 10; '
-			  . calls_sql(['ws;silent']));
-		die "not cancelled: $result->{stderr}" if $result->{sqlstate} ne '57014';
-		$calls++;
+		my $cancelled = cancel_call($session);
 
 		# refused; and another endpoint means everything is built anew
-		$session->query('SET statement_timeout = 0; SET sendkit.base_url = '
+		$session->query('SET sendkit.base_url = '
 			  . literal($api->url('closed')) . '; '
 			  . calls_sql(['ws']));
-		$calls++;
+		return $all + $cancelled + 1;
 	};
 
-	$round->() while $calls < 2000;
-	my $pid = $session->pid;
-	my ($memory, $descriptors) = (memory_kb($pid), descriptors($pid));
-	my $start = $calls;
-	$round->() while $calls < 10_000;
-	my $growth = memory_kb($pid) - $memory;
-	note("$calls calls; growth since call $start: $growth kB of $memory kB");
-
-	# 8,000 leaks of 64 bytes would be 500 kB
-	ok($growth < 400 || !memory_is_plain($pid),
-		'memory does not grow from call 2,000 to 10,000');
-	is(descriptors($pid), $descriptors,
-		'nor does the number of descriptors');
-	is_outcome($session->call('ws-last', set => \%usual),
-		'deleted', 'the session works');
+	ok_flat($session, $round, 2000, 10_000, 'http');
 }
 
 # The same with TLS, HTTP/2, and a certificate that isn't trusted: much more
@@ -112,49 +130,26 @@ foreach my $listener ('https', 'https_selfsigned', 'h2')
 			';goaway-below') if $listener eq 'h2';
 		my $trusted = $listener ne 'https_selfsigned';
 		my $session = SendkitTest::Session->new($node);
-		my ($serial, $calls) = (0, 0);
+		my $serial = 0;
 
 		my $use = sub {
 			$session->query(SendkitTest::_settings_sql(
 				{ %usual, base_url => $api->url($_[0]) }));
 		};
-		my $cancel = sub {
-			my $result = $session->query('SET statement_timeout = 10; '
-				  . calls_sql(['ws;silent']));
-			die "not cancelled: $result->{stderr}"
-			  if $result->{sqlstate} ne '57014';
-			$session->query('SET statement_timeout = 0');
-			$calls++;
-		};
 		my $round = sub {
 			$use->('https_stuck');
-			$cancel->();
+			my $cancelled = cancel_call($session);
 			$use->($listener);
 			my ($deleted, $all) = split /\|/,
 			  $session->value(calls_sql([ map { "$listener-" . ++$serial . $_ } @kinds ]));
 			die "$deleted of $all" if $trusted ? $deleted < 6 : $deleted > 0;
-			$calls += $all;
-			$cancel->() if $trusted;
+			$cancelled += cancel_call($session) if $trusted;
 			# with a connection that is kept, if there can be one
 			$session->value(calls_sql([ "$listener-" . ++$serial ]));
-			$calls++;
+			return $all + $cancelled + 1;
 		};
 
-		$round->() while $calls < 150;
-		my $pid = $session->pid;
-		my ($memory, $descriptors) = (memory_kb($pid), descriptors($pid));
-		my $start = $calls;
-		$round->() while $calls < 450;
-		my $growth = memory_kb($pid) - $memory;
-		note("$listener: $calls calls; growth since call $start: $growth kB of $memory kB");
-
-		# 300 leaks of 1.3 kB would be 400 kB
-		ok($growth < 400 || !memory_is_plain($pid),
-			"$listener: memory does not grow from call 150 to 450");
-		is(descriptors($pid), $descriptors,
-			"$listener: nor does the number of descriptors");
-		is_outcome($session->call("$listener-last", set => \%usual),
-			'deleted', "$listener: the session works");
+		ok_flat($session, $round, 150, 450, $listener);
 	}
 }
 
@@ -217,8 +212,7 @@ SKIP:
 	# it is compiled with the server's headers
 	my $headers = $node->safe_psql('postgres',
 		q{SELECT setting FROM pg_config WHERE name = 'INCLUDEDIR-SERVER'});
-	local $ENV{CC} = ($ENV{CC} || 'cc') . " -I'$headers'";
-	my $library = preload_library('descriptors');
+	my $library = preload_library('descriptors', "-I'$headers'");
 	skip 'no compiler, or no headers of the server', 17 unless $library;
 	$node->safe_psql('postgres',
 		"CREATE FUNCTION $_(int) RETURNS int LANGUAGE C STRICT AS '$library'")
