@@ -6,21 +6,22 @@ EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" sendkit.con
 MODULE_big = sendkit
 OBJS = \
 	src/api.o \
+	src/clock.o \
 	src/credential.o \
 	src/delete.o \
 	src/details.o \
 	src/dispatch.o \
-	src/enqueue.o \
 	src/guc.o \
 	src/http.o \
-	src/process.o \
+	src/http_route.o \
+	src/http_sockets.o \
+	src/http_transfer.o \
 	src/queue.o \
+	src/queue_enqueue.o \
+	src/queue_process.o \
 	src/response.o \
-	src/route.o \
 	src/sendkit.o \
-	src/sockets.o \
 	src/text.o \
-	src/transfer.o \
 	src/url.o
 LOCAL_HEADERS = $(wildcard src/*.h)
 

@@ -16,6 +16,7 @@
  */
 #include "postgres.h"
 
+#include <curl/curl.h>
 #include <time.h>
 
 #include "mb/pg_wchar.h"
@@ -242,7 +243,7 @@ sendkit_api_key_path(const SendkitTextConverter *converter,
 void
 sendkit_api_set_headers(SendkitHeaders *headers, const char *platform_key)
 {
-	static char *const fixed[SENDKIT_HEADERS - 1] = {
+	static const char *const fixed[SENDKIT_HEADERS - 1] = {
 		"Content-Type: application/json",
 		"Accept: application/json",
 		"User-Agent: sendkit/" SENDKIT_VERSION " (PostgreSQL " PG_MAJORVERSION ")",
@@ -250,13 +251,10 @@ sendkit_api_set_headers(SendkitHeaders *headers, const char *platform_key)
 
 	snprintf(headers->key_header, sizeof(headers->key_header),
 			 "X-Api-Key: %s", platform_key);
-	headers->list[0].data = headers->key_header;
+	headers->lines[0] = headers->key_header;
 	for (int i = 1; i < SENDKIT_HEADERS; i++)
-	{
-		headers->list[i - 1].next = &headers->list[i];
-		headers->list[i].data = fixed[i - 1];
-	}
-	headers->list[SENDKIT_HEADERS - 1].next = NULL;
+		headers->lines[i] = fixed[i - 1];
+	headers->lines[SENDKIT_HEADERS] = NULL;
 }
 
 void

@@ -9,7 +9,7 @@
 #define SENDKIT_API_H
 
 #include "credential.h"
-#include "http.h"
+#include "http_types.h"
 #include "text.h"
 
 /*
@@ -60,12 +60,12 @@ extern const char *sendkit_api_id_fault(const SendkitTextConverter *converter,
 extern char *sendkit_api_key_path(const SendkitTextConverter *converter,
 								  const char *id, int len, const char **fault);
 
-/* The headers of every request, in the form that libcurl takes */
+/* The headers of every request, and NULL */
 #define SENDKIT_HEADERS 4
 
 typedef struct SendkitHeaders
 {
-	struct curl_slist list[SENDKIT_HEADERS];
+	const char *lines[SENDKIT_HEADERS + 1];
 	char		key_header[SENDKIT_MAX_KEY_LENGTH + sizeof("X-Api-Key: ")];
 } SendkitHeaders;
 

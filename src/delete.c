@@ -37,6 +37,7 @@
 #include "utils/tuplestore.h"
 
 #include "api.h"
+#include "clock.h"
 #include "credential.h"
 #include "dispatch.h"
 #include "guc.h"
@@ -76,7 +77,7 @@ typedef struct Bulk
 	text	  **ids;			/* as they were given */
 	int			count;
 	const SendkitTally *tally;
-	int64		next_report;	/* by sendkit_http_now() */
+	int64		next_report;	/* by sendkit_clock_now() */
 	char	   *title;			/* the process title to go back to, or NULL */
 } Bulk;
 
@@ -492,7 +493,7 @@ carry_out(Call *call, Bulk *bulk)
 
 	while (bulk->tally->finished < bulk->count)
 	{
-		int64		now = sendkit_http_now();
+		int64		now = sendkit_clock_now();
 
 		if (now >= bulk->next_report)
 		{
@@ -510,7 +511,7 @@ delete_many(Call *call)
 	ReturnSetInfo *rows = (ReturnSetInfo *) fcinfo->resultinfo;
 	Bulk		bulk;
 
-	sendkit_begin_rows(fcinfo);
+	InitMaterializedSRF(fcinfo, 0);
 	check_columns(rows->setDesc, COLUMNS);
 	if (PG_ARGISNULL(0))
 		report_null("workspace_ids");
@@ -523,7 +524,7 @@ delete_many(Call *call)
 
 	begin_dispatch(call, Min(sendkit_max_concurrency, bulk.count));
 	bulk.tally = sendkit_dispatcher_tally(call->dispatcher);
-	bulk.next_report = sendkit_http_now() + PROGRESS_INTERVAL_MS;
+	bulk.next_report = sendkit_clock_now() + PROGRESS_INTERVAL_MS;
 
 	/* also for a session that is terminated, which unwinds no stack */
 	PG_ENSURE_ERROR_CLEANUP(log_interruption, PointerGetDatum(&bulk));

@@ -27,8 +27,10 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
+#include "clock.h"
 #include "dispatch.h"
 #include "guc.h"
+#include "http.h"
 
 /* The pause before the first retry, doubled for each further one */
 #define BACKOFF_MS 200
@@ -108,7 +110,7 @@ backoff_ms(int attempts)
 	for (int i = 1; i < attempts && longest < MAX_BACKOFF_MS; i++)
 		longest *= 2;
 	longest = Min(longest, MAX_BACKOFF_MS);
-	return (int64) (longest * (0.5 + 0.5 * sendkit_random()));
+	return (int64) (longest * (0.5 + 0.5 * pg_prng_double(&pg_global_prng_state)));
 }
 
 /* How long to wait after an attempt that had no effect */
@@ -184,7 +186,7 @@ impose_hold(SendkitDispatcher *dispatcher, const SendkitVerdict *verdict, int64 
 static void
 settle(SendkitDispatcher *dispatcher, SendkitDeletion *deletion, const SendkitVerdict *verdict)
 {
-	int64		now = sendkit_http_now();
+	int64		now = sendkit_clock_now();
 
 	copy_verdict(dispatcher, &deletion->verdict, verdict);
 	leave_flight(dispatcher, deletion);
@@ -226,7 +228,7 @@ send_deletion(SendkitDispatcher *dispatcher, SendkitDeletion *deletion, int64 no
 
 	memset(&request, 0, sizeof(request));
 	request.path = deletion->path;
-	request.headers = dispatcher->headers.list;
+	request.headers = dispatcher->headers.lines;
 	request.connect_timeout_ms = (long) Min(left, sendkit_connect_timeout);
 	request.timeout_ms = (long) left;
 	request.tag = deletion;
@@ -406,11 +408,11 @@ take_finished(SendkitDispatcher *dispatcher)
 SendkitDeletion *
 sendkit_dispatcher_next(SendkitDispatcher *dispatcher, int64 timeout_ms)
 {
-	int64		give_up_at = timeout_ms < 0 ? NEVER : sendkit_http_now() + timeout_ms;
+	int64		give_up_at = timeout_ms < 0 ? NEVER : sendkit_clock_now() + timeout_ms;
 
 	for (;;)
 	{
-		int64		now = sendkit_http_now();
+		int64		now = sendkit_clock_now();
 		int64		wake = start_deletions(dispatcher, now);
 		SendkitDeletion *deletion = take_finished(dispatcher);
 		SendkitHttpResult result;

@@ -16,7 +16,7 @@
 typedef struct SendkitDeletion
 {
 	const char *path;			/* of the key, below the API's root */
-	int64		not_after;		/* not to be sent then, by sendkit_http_now();
+	int64		not_after;		/* not to be sent then, by sendkit_clock_now();
 								 * 0: no such limit */
 	SendkitVerdict verdict;		/* filled in when finished */
 	bool		finished;
@@ -25,7 +25,7 @@ typedef struct SendkitDeletion
 	/* the dispatcher's own */
 	dlist_node	node;			/* in one of its lists, unless in flight */
 	int			attempts;
-	int64		deadline;		/* by sendkit_http_now() */
+	int64		deadline;		/* by sendkit_clock_now() */
 	int64		due;			/* not to be sent before */
 } SendkitDeletion;
 

@@ -8,7 +8,7 @@
  * served there, and serving it by longjmp would tear libcurl's state apart.
  * So the driver, sendkit_http_receive(), goes round: take what is finished;
  * serve interrupts; enter libcurl for a due timer; wait on a WaitEventSet for
- * the latch, the postmaster's death and the sockets (sockets.c); enter libcurl
+ * the latch, the postmaster's death and the sockets (http_sockets.c); enter libcurl
  * for each socket that has something.
  *
  * libcurl resolves names in threads, which inherit the signal mask of whoever
@@ -18,7 +18,7 @@
  * and pays nothing.
  *
  * Callbacks run inside libcurl and must neither raise an error nor palloc nor
- * serve interrupts (transfer.c).
+ * serve interrupts (http_transfer.c).
  *
  * Who owns what: the pool is the session's, one static variable, and lives in
  * malloc'd memory and libcurl's.  It owns the multi handle, with the
@@ -41,7 +41,6 @@
 #include "postgres.h"
 
 #include <signal.h>
-#include <time.h>
 
 #include "access/xact.h"
 #include "compat.h"
@@ -49,10 +48,12 @@
 #include "storage/fd.h"
 #include "utils/timeout.h"
 
+#include "clock.h"
+#include "curl_compat.h"
 #include "http.h"
-#include "route.h"
-#include "sockets.h"
-#include "transfer.h"
+#include "http_route.h"
+#include "http_sockets.h"
+#include "http_transfer.h"
 
 /*
  * Servers and middleboxes commonly drop idle connections after 60 s or more:
@@ -116,15 +117,6 @@ static int	abandoned_pools = 0;
 static TimeoutId idle_timeout = MAX_TIMEOUTS;
 static volatile sig_atomic_t batch_open = false;
 
-int64
-sendkit_http_now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64) ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 /* --- signals --- */
 
 /* To be wrapped around whatever may let libcurl start a thread. */
@@ -178,7 +170,7 @@ on_timer(CURLM *multi pg_attribute_unused(), long timeout_ms, void *arg)
 {
 	HttpPool   *owner = (HttpPool *) arg;
 
-	owner->timer = timeout_ms < 0 ? NO_TIMER : sendkit_http_now() + timeout_ms;
+	owner->timer = timeout_ms < 0 ? NO_TIMER : sendkit_clock_now() + timeout_ms;
 	return 0;
 }
 
@@ -431,7 +423,7 @@ arm_idle_timeout(void)
 
 	if (pool == NULL || pool->sockets.opened == 0)
 		return;
-	now = sendkit_http_now();
+	now = sendkit_clock_now();
 	if (get_timeout_active(idle_timeout) && now < pool->idle_since + IDLE_ARM_MS)
 		return;
 	enable_timeout_after(idle_timeout, IDLE_CLOSE_MS);
@@ -446,7 +438,7 @@ rearm_idle_timeout(void)
 
 	if (pool == NULL || pool->sockets.opened == 0 || get_timeout_active(idle_timeout))
 		return;
-	left = pool->idle_since + IDLE_CLOSE_MS - sendkit_http_now();
+	left = pool->idle_since + IDLE_CLOSE_MS - sendkit_clock_now();
 	enable_timeout_after(idle_timeout, (int) Max(left, 1));
 }
 
@@ -727,7 +719,7 @@ wait_for_event(int64 timeout_ms)
 bool
 sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result)
 {
-	int64		give_up = timeout_ms < 0 ? NO_TIMER : sendkit_http_now() + timeout_ms;
+	int64		give_up = timeout_ms < 0 ? NO_TIMER : sendkit_clock_now() + timeout_ms;
 	int			capacity = sendkit_http_capacity();
 
 	for (;;)
@@ -740,7 +732,7 @@ sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result)
 
 		CHECK_FOR_INTERRUPTS();
 
-		now = sendkit_http_now();
+		now = sendkit_clock_now();
 		if (pool->shared && !pool->warm && pool->concurrency > COLD_STREAMS)
 			cap_connections(true);
 		if (pool->timer <= now)

@@ -14,7 +14,7 @@
 #ifndef SENDKIT_HTTP_H
 #define SENDKIT_HTTP_H
 
-#include "exchange.h"
+#include "http_types.h"
 
 /*
  * Raises 55000 if a batch is under way: a function that a batch's owner calls,
@@ -58,8 +58,5 @@ extern void *sendkit_http_recall(void);
  * while.  Cannot raise an error.
  */
 extern void sendkit_http_end(void);
-
-/* The clock that timeouts are measured by, in milliseconds.  Cannot raise. */
-extern int64 sendkit_http_now(void);
 
 #endif							/* SENDKIT_HTTP_H */

@@ -11,7 +11,7 @@
  *
  * A row that stays "sending" has lost its process.  It is due again at once if
  * it was claimed before the server started, and else when LEASE is over, which
- * is longer than any process works on a claim (process.c).
+ * is longer than any process works on a claim (queue_process.c).
  *
  * Rows belong to a cluster and a database, told by the system identifier and
  * the database's OID.  Those of another one came with a dump or a template,

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * enqueue.c
+ * queue_enqueue.c
  *	  How revocations get into the queue: by request, by trigger, by adoption.
  *
  * Neither function needs the definer's rights, nor a search path: they write

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * route.c
+ * http_route.c
  *	  Where requests go, by which way, and whom is trusted there.
  *
  * A route is an endpoint's values in the form in which libcurl takes them:
@@ -15,9 +15,8 @@
 
 #include <dirent.h>
 
-#include "compat.h"
-
-#include "route.h"
+#include "curl_compat.h"
+#include "http_route.h"
 #include "url.h"
 
 /*

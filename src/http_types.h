@@ -1,14 +1,12 @@
 /*-------------------------------------------------------------------------
  *
- * exchange.h
+ * http_types.h
  *	  What the transport is asked for, and what it answers.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef SENDKIT_EXCHANGE_H
-#define SENDKIT_EXCHANGE_H
-
-#include <curl/curl.h>
+#ifndef SENDKIT_HTTP_TYPES_H
+#define SENDKIT_HTTP_TYPES_H
 
 /*
  * Where to connect, and whom to trust there.  A connection made under one
@@ -21,6 +19,9 @@ typedef struct SendkitHttpEndpoint
 	const char *proxy;			/* empty: none */
 } SendkitHttpEndpoint;
 
+/* As many headers as a request may have */
+#define SENDKIT_HTTP_MAX_HEADERS 8
+
 /*
  * The path begins with a slash and goes on the wire as it is: nothing but
  * visible ASCII may be in it.
@@ -28,7 +29,8 @@ typedef struct SendkitHttpEndpoint
 typedef struct SendkitHttpRequest
 {
 	const char *path;			/* below the base URL */
-	struct curl_slist *headers; /* must live until the request is received */
+	const char *const *headers; /* ended by NULL; must live, with the texts,
+								 * until the request is received */
 	long		connect_timeout_ms;
 	long		timeout_ms;
 	void	   *tag;			/* the caller's, comes back with the result */
@@ -57,4 +59,4 @@ typedef struct SendkitHttpResult
 	const char *error;			/* words for the failure, mostly libcurl's */
 } SendkitHttpResult;
 
-#endif							/* SENDKIT_EXCHANGE_H */
+#endif							/* SENDKIT_HTTP_TYPES_H */

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * sockets.c
+ * http_sockets.c
  *	  The sockets under libcurl's connections.
  *
  * Waiting.  A WaitEventSet cannot drop a socket, and libcurl's interest in its
@@ -42,7 +42,7 @@
 
 #include "storage/fd.h"
 
-#include "sockets.h"
+#include "http_sockets.h"
 
 /* What idle connections are watched for: bytes, and the peer's end */
 #define IDLE_EVENTS (EPOLLIN | EPOLLRDHUP)

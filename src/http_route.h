@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * route.h
+ * http_route.h
  *	  Where requests go, by which way, and whom is trusted there.
  *
  * For the transport's own files.  Nothing here raises an error, unless it says
@@ -8,10 +8,12 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef SENDKIT_ROUTE_H
-#define SENDKIT_ROUTE_H
+#ifndef SENDKIT_HTTP_ROUTE_H
+#define SENDKIT_HTTP_ROUTE_H
 
-#include "exchange.h"
+#include <curl/curl.h>
+
+#include "http_types.h"
 
 /* An endpoint, made ready for libcurl; everything is malloc'd */
 typedef struct SendkitRoute
@@ -55,4 +57,4 @@ extern bool sendkit_route_set_options(const SendkitRoute *route, CURL *easy);
  */
 extern char *sendkit_route_target(const SendkitRoute *route, const char *path);
 
-#endif							/* SENDKIT_ROUTE_H */
+#endif							/* SENDKIT_HTTP_ROUTE_H */

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * transfer.c
+ * http_transfer.c
  *	  One request and its answer, on a libcurl easy handle.
  *
  * What never changes is set when a transfer is made, what is the request's own
@@ -15,9 +15,8 @@
  */
 #include "postgres.h"
 
-#include "compat.h"
-
-#include "transfer.h"
+#include "curl_compat.h"
+#include "http_transfer.h"
 
 /* Caps on an answer, in bytes: the API's are some hundred */
 #define MAX_BODY_SIZE (64 * 1024)
@@ -97,7 +96,7 @@ keep_retry_after(SendkitTransfer *transfer, const char *line, size_t len)
 
 /*
  * An HTTP/1 connection whose unread bytes might wait inside TLS, unseen by
- * sockets.c, must not be used again: they would be taken for the answer to the
+ * http_sockets.c, must not be used again: they would be taken for the answer to the
  * next request.  The status line is the first that tells the protocol.
  */
 static void
@@ -211,7 +210,7 @@ set_request_options(CURL *easy)
 
 /*
  * libcurl silently repeats a request in two cases (Curl_retry_request() in its
- * transfer.c): when a connection that was used before ends without a byte of
+ * http_transfer.c): when a connection that was used before ends without a byte of
  * an answer; and when an HTTP/2 stream was refused, by RST_STREAM with
  * REFUSED_STREAM or by a number above the last one of GOAWAY.  In the second
  * case the protocol guarantees that the request was not processed (RFC 9113,
@@ -327,6 +326,19 @@ reset_transfer(SendkitTransfer *transfer)
 	transfer->error[0] = '\0';
 }
 
+/* In the form that libcurl takes; the texts stay the caller's. */
+static void
+link_headers(struct curl_slist *list, const char *const *headers)
+{
+	Assert(headers[0] != NULL);
+	for (int i = 0; headers[i]; i++)
+	{
+		Assert(i < SENDKIT_HTTP_MAX_HEADERS);
+		list[i].data = unconstify(char *, headers[i]);
+		list[i].next = headers[i + 1] ? &list[i + 1] : NULL;
+	}
+}
+
 bool
 sendkit_transfer_prepare(SendkitTransfer *transfer, const SendkitHttpRequest *request,
 						 const char *target)
@@ -336,7 +348,8 @@ sendkit_transfer_prepare(SendkitTransfer *transfer, const SendkitHttpRequest *re
 	reset_transfer(transfer);
 	transfer->tag = request->tag;
 	SETOPT(easy, CURLOPT_REQUEST_TARGET, target);
-	SETOPT(easy, CURLOPT_HTTPHEADER, request->headers);
+	link_headers(transfer->headers, request->headers);
+	SETOPT(easy, CURLOPT_HTTPHEADER, transfer->headers);
 	/* the rest mostly stays as it is, and setting it again is not free */
 	if (transfer->connect_timeout_ms != request->connect_timeout_ms)
 		SETOPT(easy, CURLOPT_CONNECTTIMEOUT_MS, request->connect_timeout_ms);

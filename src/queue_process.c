@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * process.c
+ * queue_process.c
  *	  Delivers what is due: the loop that introduces the queue to the API.
  *
  * CALL sendkit_process_revocations() goes round: one short transaction settles
@@ -39,6 +39,7 @@
 #include "utils/resowner.h"
 
 #include "api.h"
+#include "clock.h"
 #include "credential.h"
 #include "dispatch.h"
 #include "guc.h"
@@ -97,8 +98,8 @@ backoff_s(int attempts)
 	double		delay = pow(2.0, Min(attempts - 1, 30));
 
 	if (delay >= MAX_BACKOFF_S)
-		return MAX_BACKOFF_S * (0.75 + 0.25 * sendkit_random());
-	return Min(delay * (1.0 + 0.5 * sendkit_random()), MAX_BACKOFF_S);
+		return MAX_BACKOFF_S * (0.75 + 0.25 * pg_prng_double(&pg_global_prng_state));
+	return Min(delay * (1.0 + 0.5 * pg_prng_double(&pg_global_prng_state)), MAX_BACKOFF_S);
 }
 
 static TimestampTz
@@ -239,7 +240,7 @@ deadline_of(const SendkitRevocation *revocation)
 {
 	if (TIMESTAMP_IS_NOEND(revocation->not_after))
 		return 0;
-	return sendkit_http_now() +
+	return sendkit_clock_now() +
 		Max((revocation->not_after - GetCurrentTimestamp()) / 1000, 0);
 }
 
@@ -409,11 +410,11 @@ take_answer(Run *run, SendkitDeletion *deletion)
 static void
 gather_answers(Run *run)
 {
-	int64		until = sendkit_http_now() + SETTLE_INTERVAL_MS;
+	int64		until = sendkit_clock_now() + SETTLE_INTERVAL_MS;
 
 	while (!dlist_is_empty(&run->under_way))
 	{
-		int64		left = run->nanswered > 0 ? until - sendkit_http_now() : -1;
+		int64		left = run->nanswered > 0 ? until - sendkit_clock_now() : -1;
 		SendkitDeletion *deletion;
 
 		if (run->nanswered > 0 &&

@@ -1,20 +1,22 @@
 /*-------------------------------------------------------------------------
  *
- * transfer.h
+ * http_transfer.h
  *	  One request and its answer, on a libcurl easy handle.
  *
  * For the transport's own files.  Nothing here raises an error.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef SENDKIT_TRANSFER_H
-#define SENDKIT_TRANSFER_H
+#ifndef SENDKIT_HTTP_TRANSFER_H
+#define SENDKIT_HTTP_TRANSFER_H
+
+#include <curl/curl.h>
 
 #include "lib/ilist.h"
 
-#include "exchange.h"
-#include "route.h"
-#include "sockets.h"
+#include "http_types.h"
+#include "http_route.h"
+#include "http_sockets.h"
 
 /* Enough for any number of seconds and any HTTP date */
 #define MAX_RETRY_AFTER_SIZE 64
@@ -42,8 +44,9 @@ typedef struct SendkitTransfer
 	bool		begun;			/* libcurl has been entered since it was added */
 	bool		sent;			/* or about to be: it may have reached the server */
 
-	/* the rest is transfer.c's */
+	/* the rest is http_transfer.c's */
 	const SendkitTransferCommon *common;
+	struct curl_slist headers[SENDKIT_HTTP_MAX_HEADERS];	/* texts are the caller's */
 	char	   *body;			/* malloc'd */
 	size_t		body_len;
 	size_t		body_size;
@@ -99,4 +102,4 @@ extern bool sendkit_transfer_is_resolving(const SendkitTransfer *transfer);
 extern void sendkit_transfer_finish(SendkitTransfer *transfer, CURLcode code,
 									SendkitHttpResult *result);
 
-#endif							/* SENDKIT_TRANSFER_H */
+#endif							/* SENDKIT_HTTP_TRANSFER_H */

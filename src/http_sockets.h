@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * sockets.h
+ * http_sockets.h
  *	  The sockets under libcurl's connections.
  *
  * Nothing here raises an error, unless it says so: most of it runs in
@@ -8,8 +8,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef SENDKIT_SOCKETS_H
-#define SENDKIT_SOCKETS_H
+#ifndef SENDKIT_HTTP_SOCKETS_H
+#define SENDKIT_HTTP_SOCKETS_H
 
 #include <curl/curl.h>
 #include <sys/types.h>
@@ -30,7 +30,7 @@ typedef struct SendkitSockets
 	SendkitSocket *sockets;		/* malloc'd */
 	int			size;			/* of the array */
 	int			epoll_fd;
-	int			dead_fd;		/* a socket whose peer is gone, see sockets.c */
+	int			dead_fd;		/* a socket whose peer is gone, see http_sockets.c */
 	int			reserved;		/* descriptors that fd.c granted us */
 	int			opened;			/* of them in use */
 	int			dead;			/* of those, dropped but not yet closed */
@@ -93,4 +93,4 @@ extern void sendkit_sockets_drop_unsafe(SendkitSockets *sockets);
 /* Closes all connections towards the network.  Safe in a signal handler. */
 extern void sendkit_sockets_shutdown(const SendkitSockets *sockets);
 
-#endif							/* SENDKIT_SOCKETS_H */
+#endif							/* SENDKIT_HTTP_SOCKETS_H */

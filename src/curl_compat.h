@@ -1,0 +1,147 @@
+/*-------------------------------------------------------------------------
+ *
+ * curl_compat.h
+ *	  Every gate on a version of libcurl.
+ *
+ * Supported is libcurl from 7.80, the first whose CURLOPT_PREREQFUNCTION tells
+ * when a request is about to leave.  The library met at run time may be another
+ * one than the headers: abilities are asked of both.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SENDKIT_CURL_COMPAT_H
+#define SENDKIT_CURL_COMPAT_H
+
+#include <curl/curl.h>
+
+#if LIBCURL_VERSION_NUM < 0x075000
+#error "sendkit needs libcurl 7.80.0 or later"
+#endif
+
+/* The oldest libcurl that the library may meet at run time, as curl_version_info() counts */
+#define SENDKIT_MIN_LIBCURL 0x075000
+
+/* The version that is there at run time; asking libcurl for it is dear. */
+static inline unsigned int
+sendkit_curl_version(void)
+{
+	static unsigned int version = 0;
+
+	if (version == 0)
+		version = curl_version_info(CURLVERSION_NOW)->version_num;
+	return version;
+}
+
+/* 7.85: protocols by name */
+#if LIBCURL_VERSION_NUM >= 0x075500
+#define SENDKIT_CURLOPT_PROTOCOLS CURLOPT_PROTOCOLS_STR
+#define SENDKIT_PROTOCOL_HTTP "http"
+#define SENDKIT_PROTOCOL_HTTPS "https"
+#else
+#define SENDKIT_CURLOPT_PROTOCOLS CURLOPT_PROTOCOLS
+#define SENDKIT_PROTOCOL_HTTP ((long) CURLPROTO_HTTP)
+#define SENDKIT_PROTOCOL_HTTPS ((long) CURLPROTO_HTTPS)
+#endif
+
+/*
+ * May a handle be removed while getaddrinfo() hangs in its resolver thread,
+ * without waiting for that thread?  From 7.87 on an easy handle can be told
+ * so, from 8.20 on the multi handle.  The library met at run time decides,
+ * not only the headers.
+ */
+static inline bool
+sendkit_curl_easy_can_quick_exit(void)
+{
+#if LIBCURL_VERSION_NUM >= 0x075700
+	return sendkit_curl_version() >= 0x075700 && sendkit_curl_version() < 0x081400;
+#else
+	return false;
+#endif
+}
+
+/*
+ * Does libcurl look whether a connection is alive whenever it is about to use
+ * it again?  Newer versions (8.22 does, 8.14 not) skip that for a second after
+ * the last look.
+ */
+static inline bool
+sendkit_curl_looks_before_reuse(void)
+{
+	return sendkit_curl_version() < 0x080f00;
+}
+
+/*
+ * Does libcurl let TLS read ahead of the answer?  Newer versions do (8.22, but
+ * not 8.14): bytes behind an answer then wait where no socket shows them.
+ */
+static inline bool
+sendkit_curl_reads_ahead(void)
+{
+	return sendkit_curl_version() >= 0x080f00;
+}
+
+/*
+ * May libcurl start a resolver thread later than it says that it is about to
+ * resolve?  From 8.20 on it queues what a thread is to do.
+ */
+static inline bool
+sendkit_curl_starts_threads_unannounced(void)
+{
+	return sendkit_curl_version() >= 0x081400;
+}
+
+/*
+ * Does libcurl put a built-in default back in the place of an option that was
+ * set to NULL?  8.22 does so for where certificates are; the change came with
+ * 8.17, and 8.23 is without it.
+ */
+static inline bool
+sendkit_curl_restores_defaults(void)
+{
+	return sendkit_curl_version() >= 0x081100 && sendkit_curl_version() < 0x081700;
+}
+
+/*
+ * 7.87: certificates that were read are kept, by some TLS backends.  What does
+ * not keep them needs no limit.
+ */
+static inline void
+sendkit_curl_limit_ca_cache(CURL *easy pg_attribute_unused(), long seconds pg_attribute_unused())
+{
+#if LIBCURL_VERSION_NUM >= 0x075700
+	if (sendkit_curl_version() >= 0x075700)
+		(void) curl_easy_setopt(easy, CURLOPT_CA_CACHE_TIMEOUT, seconds);
+#endif
+}
+
+static inline CURLcode
+sendkit_curl_easy_quick_exit(CURL *easy pg_attribute_unused())
+{
+#if LIBCURL_VERSION_NUM >= 0x075700
+	return curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
+#else
+	return CURLE_UNKNOWN_OPTION;
+#endif
+}
+
+static inline bool
+sendkit_curl_multi_can_quick_exit(void)
+{
+#if LIBCURL_VERSION_NUM >= 0x081400
+	return sendkit_curl_version() >= 0x081400;
+#else
+	return false;
+#endif
+}
+
+static inline CURLMcode
+sendkit_curl_multi_quick_exit(CURLM *multi pg_attribute_unused())
+{
+#if LIBCURL_VERSION_NUM >= 0x081400
+	return curl_multi_setopt(multi, CURLMOPT_QUICK_EXIT, 1L);
+#else
+	return CURLM_UNKNOWN_OPTION;
+#endif
+}
+
+#endif							/* SENDKIT_CURL_COMPAT_H */
