@@ -10,7 +10,8 @@ SELECT name, CASE WHEN name = 'sendkit.base_url' THEN boot_val ELSE setting END 
 FROM pg_settings
 WHERE name IN ('sendkit.base_url', 'sendkit.ca_file', 'sendkit.proxy', 'sendkit.connect_timeout',
 			   'sendkit.request_timeout', 'sendkit.max_retries', 'sendkit.max_concurrency',
-			   'sendkit.platform_key_file')
+			   'sendkit.platform_key_file', 'sendkit.auto_deliver', 'sendkit.worker_role',
+			   'sendkit.worker_naptime')
 ORDER BY name COLLATE "C";
 -- Every one of them is described, in a sentence.
 SELECT name FROM pg_settings

@@ -42,6 +42,10 @@
 /* Claims are short transactions: larger ones would gain nothing */
 #define MAX_BATCH_SIZE 10000
 
+/* Often enough to busy a machine with nothing, and rarely enough to forget a queue */
+#define MIN_NAPTIME_MS 10
+#define MAX_NAPTIME_MS (24 * 60 * 60 * 1000)
+
 char	   *sendkit_base_url;
 char	   *sendkit_ca_file;
 char	   *sendkit_proxy;
@@ -51,6 +55,9 @@ int			sendkit_request_timeout;
 int			sendkit_max_retries;
 int			sendkit_max_concurrency;
 int			sendkit_batch_size;
+bool		sendkit_auto_deliver;
+char	   *sendkit_worker_role;
+int			sendkit_worker_naptime;
 
 /* Returns whether all is well, else leaves the fault as the error's detail. */
 static bool
@@ -210,6 +217,33 @@ define_queue_settings(void)
 							100, 1, MAX_BATCH_SIZE,
 							PGC_SIGHUP,
 							0,
+							NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("sendkit.auto_deliver",
+							 "Delivers revocations by background workers.",
+							 "Off means that only a call of sendkit_process_revocations() delivers them.",
+							 &sendkit_auto_deliver,
+							 true,
+							 PGC_SUSET,
+							 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomStringVariable("sendkit.worker_role",
+							   "Sets the role as which background workers deliver revocations.",
+							   "Its platform key is the one that they use. An empty string means the queue's owner.",
+							   &sendkit_worker_role,
+							   "",
+							   PGC_SIGHUP,
+							   0,
+							   NULL, NULL, NULL);
+
+	DefineCustomIntVariable("sendkit.worker_naptime",
+							"Sets the longest time between two looks at a queue.",
+							NULL,
+							&sendkit_worker_naptime,
+							60000, MIN_NAPTIME_MS, MAX_NAPTIME_MS,
+							PGC_SIGHUP,
+							GUC_UNIT_MS,
 							NULL, NULL, NULL);
 }
 

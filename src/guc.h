@@ -18,6 +18,9 @@ extern int	sendkit_request_timeout;
 extern int	sendkit_max_retries;
 extern int	sendkit_max_concurrency;
 extern int	sendkit_batch_size;
+extern bool sendkit_auto_deliver;
+extern char *sendkit_worker_role;	/* empty: the queue's owner */
+extern int	sendkit_worker_naptime;
 
 /*
  * Raises 22023 if a setting that decides where keys come from or go to was
