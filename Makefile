@@ -16,13 +16,15 @@ OBJS = \
 	src/http_route.o \
 	src/http_sockets.o \
 	src/http_transfer.o \
+	src/platform_key.o \
 	src/queue.o \
 	src/queue_enqueue.o \
 	src/queue_process.o \
 	src/response.o \
 	src/sendkit.o \
 	src/text.o \
-	src/url.o
+	src/url.o \
+	src/user_mapping.o
 LOCAL_HEADERS = $(wildcard src/*.h)
 
 DATA = sendkit--$(EXTVERSION).sql

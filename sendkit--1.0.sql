@@ -64,7 +64,27 @@ CREATE FOREIGN DATA WRAPPER sendkit_fdw
 	VALIDATOR @extschema@.sendkit_fdw_validator;
 
 COMMENT ON FOREIGN DATA WRAPPER sendkit_fdw IS
-'keeps the platform keys of SendKit: CREATE SERVER sendkit FOREIGN DATA WRAPPER sendkit_fdw, then CREATE USER MAPPING ... OPTIONS (platform_key ''sk_user_...''). It has no foreign tables';
+'keeps the platform keys of SendKit, in user mappings on the server "sendkit" that sendkit_store_platform_key() makes. It has no foreign tables';
+
+CREATE FUNCTION @extschema@.sendkit_store_platform_key(role_name name, platform_key text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'sendkit_store_platform_key'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+
+REVOKE ALL ON FUNCTION @extschema@.sendkit_store_platform_key(name, text) FROM PUBLIC;
+
+COMMENT ON FUNCTION @extschema@.sendkit_store_platform_key(name, text) IS
+'stores the platform key of a role, or that of ''public'' for all who have none of their own; replaces the one that is there. Give the key from a table or as a bound parameter: PostgreSQL keeps what is written in a statement';
+
+CREATE FUNCTION @extschema@.sendkit_forget_platform_key(role_name name)
+RETURNS void
+AS 'MODULE_PATHNAME', 'sendkit_forget_platform_key'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+
+REVOKE ALL ON FUNCTION @extschema@.sendkit_forget_platform_key(name) FROM PUBLIC;
+
+COMMENT ON FUNCTION @extschema@.sendkit_forget_platform_key(name) IS
+'drops the user mapping with the platform key that was stored for a role, or for ''public''';
 
 -- The durable queue
 

@@ -82,6 +82,17 @@ sendkit_server_aclcheck(Oid server, Oid role, AclMode mode)
 #endif
 }
 
+/* PostgreSQL 16: object_ownercheck(), likewise */
+static inline bool
+sendkit_server_ownercheck(Oid server, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(ForeignServerRelationId, server, role);
+#else
+	return pg_foreign_server_ownercheck(server, role);
+#endif
+}
+
 /* PostgreSQL 17: wait events with names of an extension's own */
 static inline uint32
 sendkit_wait_event(void)

@@ -8,8 +8,7 @@
 #ifndef SENDKIT_CREDENTIAL_H
 #define SENDKIT_CREDENTIAL_H
 
-/* The longest platform key that is accepted, in bytes */
-#define SENDKIT_MAX_KEY_LENGTH 512
+#include "platform_key.h"
 
 typedef struct SendkitCredential
 {
