@@ -405,8 +405,8 @@ take_finished(SendkitDispatcher *dispatcher)
 						   dlist_pop_head_node(&dispatcher->finished));
 }
 
-SendkitDeletion *
-sendkit_dispatcher_next(SendkitDispatcher *dispatcher, int64 timeout_ms)
+static SendkitDeletion *
+next_deletion(SendkitDispatcher *dispatcher, int64 timeout_ms, bool *woken)
 {
 	int64		give_up_at = timeout_ms < 0 ? NEVER : sendkit_clock_now() + timeout_ms;
 
@@ -420,9 +420,25 @@ sendkit_dispatcher_next(SendkitDispatcher *dispatcher, int64 timeout_ms)
 		if (deletion || dispatcher->seated == 0 || now >= give_up_at)
 			return deletion;
 		wake = Min(wake, give_up_at);
-		if (sendkit_http_receive(wake == NEVER ? -1 : Max(wake - now, 0), &result))
+		if (sendkit_http_receive(wake == NEVER ? -1 : Max(wake - now, 0), &result, woken))
 			handle_result(dispatcher, &result);
+		else if (woken && *woken)
+			return NULL;
 	}
+}
+
+SendkitDeletion *
+sendkit_dispatcher_next(SendkitDispatcher *dispatcher, int64 timeout_ms)
+{
+	return next_deletion(dispatcher, timeout_ms, NULL);
+}
+
+SendkitDeletion *
+sendkit_dispatcher_next_unless_woken(SendkitDispatcher *dispatcher, int64 timeout_ms,
+									 bool *woken)
+{
+	*woken = false;
+	return next_deletion(dispatcher, timeout_ms, woken);
 }
 
 int

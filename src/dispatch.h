@@ -65,6 +65,15 @@ extern void sendkit_dispatcher_add(SendkitDispatcher *dispatcher,
 extern SendkitDeletion *sendkit_dispatcher_next(SendkitDispatcher *dispatcher,
 												int64 timeout_ms);
 
+/*
+ * The same, but returns NULL, with *woken set to true, as soon as the session's
+ * latch is set: the caller looks to whatever has set it and comes back.  If it
+ * was an interrupt, that has not been served yet.
+ */
+extern SendkitDeletion *sendkit_dispatcher_next_unless_woken(SendkitDispatcher *dispatcher,
+															 int64 timeout_ms,
+															 bool *woken);
+
 /* How many were added and have not been sent yet.  Cannot raise an error. */
 extern int	sendkit_dispatcher_backlog(const SendkitDispatcher *dispatcher);
 

@@ -697,12 +697,16 @@ run_sockets(void)
 	}
 }
 
-/* Waits until something happens, or the time is up.  Serves no interrupt. */
-static void
+/*
+ * Waits until something happens, or the time is up.  Serves no interrupt.
+ * Returns whether the session's latch was set.
+ */
+static bool
 wait_for_event(int64 timeout_ms)
 {
 	WaitEvent	events[3];
 	int			nevents;
+	bool		latch_set = false;
 	long		timeout = timeout_ms > INT_MAX ? INT_MAX : (long) timeout_ms;
 
 	nevents = WaitEventSetWait(pool->wait_set, timeout, events, lengthof(events),
@@ -710,17 +714,22 @@ wait_for_event(int64 timeout_ms)
 	for (int i = 0; i < nevents; i++)
 	{
 		if (events[i].events & WL_LATCH_SET)
+		{
 			ResetLatch(MyLatch);
+			latch_set = true;
+		}
 		else if (events[i].events & WL_SOCKET_READABLE)
 			run_sockets();
 	}
+	return latch_set;
 }
 
 bool
-sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result)
+sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result, bool *woken)
 {
 	int64		give_up = timeout_ms < 0 ? NO_TIMER : sendkit_clock_now() + timeout_ms;
 	int			capacity = sendkit_http_capacity();
+	bool		latch_set = false;
 
 	for (;;)
 	{
@@ -730,6 +739,12 @@ sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result)
 		if (take_finished(result))
 			return true;
 
+		/* before an interrupt is served, which the caller may want to prepare for */
+		if (woken && latch_set)
+		{
+			*woken = true;
+			return false;
+		}
 		CHECK_FOR_INTERRUPTS();
 
 		now = sendkit_clock_now();
@@ -743,7 +758,7 @@ sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result)
 		{
 			int64		until = Min(pool->timer, give_up);
 
-			wait_for_event(until == NO_TIMER ? -1 : until - now);
+			latch_set = wait_for_event(until == NO_TIMER ? -1 : until - now);
 		}
 	}
 }

@@ -42,10 +42,12 @@ extern void sendkit_http_send(const SendkitHttpRequest *request);
 
 /*
  * Waits for any request to end, for at most timeout_ms (-1: for ever).
- * Returns false when the time is up, or when the capacity has grown.  Raises
- * what CHECK_FOR_INTERRUPTS() raises, and 38000 when libcurl fails as a whole.
+ * Returns false when the time is up, or when the capacity has grown; and, if
+ * woken is not NULL, with *woken set to true when the session's latch was set,
+ * which may be an interrupt that has not been served yet.  Raises what
+ * CHECK_FOR_INTERRUPTS() raises, and 38000 when libcurl fails as a whole.
  */
-extern bool sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result);
+extern bool sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result, bool *woken);
 
 /*
  * Takes back one request that has been handed over but has not left yet, and
