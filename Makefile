@@ -11,7 +11,9 @@ OBJS = \
 	src/delete.o \
 	src/details.o \
 	src/dispatch.o \
+	src/extension.o \
 	src/guc.o \
+	src/home.o \
 	src/http.o \
 	src/http_route.o \
 	src/http_sockets.o \

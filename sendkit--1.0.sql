@@ -86,6 +86,41 @@ REVOKE ALL ON FUNCTION @extschema@.sendkit_forget_platform_key(name) FROM PUBLIC
 COMMENT ON FUNCTION @extschema@.sendkit_forget_platform_key(name) IS
 'drops the user mapping with the platform key that was stored for a role, or for ''public''';
 
+-- The clone guard: which database the extension lives in
+
+CREATE TABLE @extschema@.sendkit_home (
+	system_identifier bigint NOT NULL,
+	database_oid oid NOT NULL
+) USING heap;
+
+INSERT INTO @extschema@.sendkit_home
+SELECT c.system_identifier, d.oid
+FROM pg_catalog.pg_control_system() c, pg_catalog.pg_database d
+WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
+
+-- with its row: a restore adds the original's to that of the copy
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.sendkit_home', '');
+
+REVOKE ALL ON TABLE @extschema@.sendkit_home FROM PUBLIC;
+
+COMMENT ON TABLE @extschema@.sendkit_home IS
+'the database that the extension lives in. Where another one is named, or none, it is a copy: nothing is delivered from there and stored keys are not used, until sendkit_adopt_revocations()';
+COMMENT ON COLUMN @extschema@.sendkit_home.system_identifier IS
+'its cluster';
+COMMENT ON COLUMN @extschema@.sendkit_home.database_oid IS
+'its OID in that cluster';
+
+CREATE FUNCTION @extschema@.sendkit_is_home()
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'sendkit_is_home'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+REVOKE ALL ON FUNCTION @extschema@.sendkit_is_home() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.sendkit_is_home() TO pg_monitor;
+
+COMMENT ON FUNCTION @extschema@.sendkit_is_home() IS
+'does the extension live in this database, so that revocations are delivered and stored keys used? False in a copy';
+
 -- The durable queue
 
 -- CACHE spares a bulk removal most of the sequence's work
