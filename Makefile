@@ -29,7 +29,8 @@ OBJS = \
 	src/user_mapping.o
 LOCAL_HEADERS = $(wildcard src/*.h)
 
-DATA = sendkit--$(EXTVERSION).sql
+DATA = $(wildcard sendkit--*.sql)
+EXTRA_CLEAN = META.json dist
 PGFILEDESC = "sendkit - revoke SendKit API keys from SQL"
 
 REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
@@ -77,6 +78,19 @@ include $(PGXS)
 
 # PGXS empties it
 PROVE_FLAGS += -I test/perl
+
+# What PGXN takes, of the last commit. The version has three numbers there.
+DISTVERSION = $(EXTVERSION)$(if $(word 3,$(subst ., ,$(EXTVERSION))),,.0)
+
+META.json: META.json.in sendkit.control
+	sed 's/@EXTVERSION@/$(EXTVERSION)/g; s/@DISTVERSION@/$(DISTVERSION)/g' $< >$@
+
+dist: META.json
+	mkdir -p dist
+	git archive --format=zip --prefix=sendkit-$(DISTVERSION)/ --add-file=META.json \
+		-o dist/sendkit-$(DISTVERSION).zip HEAD
+
+.PHONY: dist
 
 # PGXS tracks no headers: a changed one rebuilds everything, which takes seconds.
 $(OBJS) $(OBJS:.o=.bc): $(LOCAL_HEADERS) sendkit.control
