@@ -45,10 +45,10 @@ PROVE_TESTS ?= test/t/*.pl
 endif
 
 PG_CONFIG ?= pg_config
-PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
-ifeq ($(wildcard $(PGXS)),)
-$(error PGXS not found: install the server development package of PostgreSQL, such as postgresql-server-dev-15, or set PG_CONFIG)
+ifeq ($(wildcard $(shell $(PG_CONFIG) --includedir-server 2>/dev/null)/postgres.h),)
+$(error postgres.h not found: install the server development package of PostgreSQL, such as postgresql-server-dev-15, or set PG_CONFIG)
 endif
+PGXS := $(shell $(PG_CONFIG) --pgxs)
 
 # Isolation tests, in test/specs and test/expected, run where PostgreSQL's
 # development package has what runs them, as Debian's have since 15.
@@ -66,8 +66,22 @@ CURL_LIBS := $(shell $(PKG_CONFIG) --libs libcurl)
 else ifneq ($(shell $(CURL_CONFIG) --libs 2>/dev/null),)
 CURL_CFLAGS := $(shell $(CURL_CONFIG) --cflags)
 CURL_LIBS := $(shell $(CURL_CONFIG) --libs)
-else ifeq ($(filter clean distclean,$(MAKECMDGOALS)),)
-$(error libcurl not found: install its development package, such as libcurl4-openssl-dev, or set PKG_CONFIG or CURL_CONFIG)
+else
+NO_CURL = libcurl not found: install its development package, such as libcurl4-openssl-dev, or set PKG_CONFIG or CURL_CONFIG
+endif
+
+# with OpenSSL, as far as curl-config is there to tell
+CURL_TLS := $(shell $(CURL_CONFIG) --ssl-backends 2>/dev/null)
+ifneq ($(CURL_TLS),)
+ifeq ($(findstring OpenSSL,$(CURL_TLS)),)
+NO_CURL = libcurl is that of $(CURL_TLS): install the development package of the one with OpenSSL, such as libcurl4-openssl-dev
+endif
+endif
+
+ifneq ($(NO_CURL),)
+ifeq ($(filter clean distclean,$(MAKECMDGOALS)),)
+$(error $(NO_CURL))
+endif
 endif
 
 PG_CPPFLAGS = -DSENDKIT_VERSION='"$(EXTVERSION)"' $(CURL_CFLAGS)
@@ -75,6 +89,12 @@ PG_CFLAGS = -std=gnu11
 SHLIB_LINK = $(CURL_LIBS)
 
 include $(PGXS)
+
+# Without the stand-in API every test would fail, and none say why.
+installcheck: standin-works
+.PHONY: standin-works
+standin-works:
+	@$(srcdir)/test/standin_launcher true
 
 # PGXS empties it
 PROVE_FLAGS += -I test/perl
