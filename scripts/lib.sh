@@ -20,12 +20,17 @@ tree=${scripts%/*}
 # The programs that the packages bring come first, whatever else there may be.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH
 
+# What programs say is read, so none may say it in another language.
+export LC_ALL=C
+
+machine=            # the machine's root folder; the tests of this file have others
 system_pg_config=   # the machine's PostgreSQL
 work=               # the private folder, removed at the end
 src=                # in it, the copy of the source tree
 pgbin=              # and the private PostgreSQL's programs
 pg_config=          # one of them
 worker=()           # command prefix that turns into the user who works here
+trouble=            # why the private folder could not be made
 
 say() {
 	echo "== $*"
@@ -38,37 +43,83 @@ die() {
 
 # --- the machine ---------------------------------------------------------------
 
+oldest_version=15 # of PostgreSQL that we can work with
+
+version_of() { # PG_CONFIG
+	"$1" --version | sed -n 's/^PostgreSQL \([0-9]*\).*/\1/p'
+}
+
 # Finds the caller's PG_CONFIG, or else that of the newest installed server.
 find_postgres() {
 	local server
 
 	system_pg_config=${PG_CONFIG:-}
 	if [ -n "$system_pg_config" ]; then
-		command -v "$system_pg_config" >/dev/null || die "no such PG_CONFIG: $PG_CONFIG"
-		return
+		system_pg_config=$(command -v "$system_pg_config") || die "no such PG_CONFIG: $PG_CONFIG"
+		system_pg_config=$(realpath -s "$system_pg_config")
+	else
+		server=$(printf '%s\n' "$machine"/usr/lib/postgresql/*/bin/postgres | sort -V | tail -n 1)
+		[ -x "$server" ] || return 0
+		system_pg_config=${server%/*}/pg_config
+		# One that is too old stays aside, and the distribution's is installed.
+		[ "$(version_of "$system_pg_config")" -ge $oldest_version ] || system_pg_config=
 	fi
-	server=$(printf '%s\n' /usr/lib/postgresql/*/bin/postgres | sort -V | tail -n 1)
-	[ ! -x "$server" ] || system_pg_config=${server%/*}/pg_config
 }
 
+# The PostgreSQL to work with: the one that is found, or else the distribution's,
+# as its package "postgresql" says. Nothing where apt has no package lists yet.
+postgres_version() {
+	if [ -n "$system_pg_config" ]; then
+		version_of "$system_pg_config"
+	else
+		{ apt-cache depends postgresql 2>/dev/null || :; } |
+			sed -n '0,/^ *Depends: postgresql-[0-9]*$/s/^ *Depends: postgresql-//p'
+	fi
+}
+
+check_version() {
+	local version
+
+	version=$(postgres_version)
+	[ "${version:-$oldest_version}" -ge $oldest_version ] ||
+		die "PostgreSQL $version is too old: install $oldest_version or later" \
+			"(apt.postgresql.org has it), or name its pg_config in PG_CONFIG"
+}
+
+# PostgreSQL's make files prove nothing: Debian has them in the client's package,
+# and the headers in one that few servers have.
 missing_postgres_packages() {
 	local version
 
-	if [ -z "$system_pg_config" ]; then
-		echo postgresql-%v postgresql-server-dev-%v
-	elif [ ! -e "$("$system_pg_config" --pgxs)" ]; then
-		version=$("$system_pg_config" --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/')
-		echo "postgresql-server-dev-$version"
+	version=$(postgres_version)
+	if [ -z "$version" ]; then
+		echo postgresql postgresql-server-dev-all
+		return
 	fi
+	[ -n "$system_pg_config" ] && [ -x "$("$system_pg_config" --bindir)/postgres" ] ||
+		echo "postgresql-$version"
+	[ -n "$system_pg_config" ] && [ -e "$("$system_pg_config" --includedir-server)/postgres.h" ] ||
+		echo "postgresql-server-dev-$version"
 }
 
 missing_build_packages() {
-	[ -e /usr/include/stdio.h ] || echo libc6-dev
+	[ -e "$machine/usr/include/stdio.h" ] || echo libc6-dev
 	command -v gcc >/dev/null || echo gcc
 	command -v make >/dev/null || echo make
 	command -v pkg-config >/dev/null || echo pkg-config
 	pkg-config --exists libcurl 2>/dev/null || curl-config --version >/dev/null 2>&1 ||
 		echo libcurl4-openssl-dev
+}
+
+# Debian has libcurl's headers with one TLS library at a time, and to remove
+# somebody's package is not our business.
+check_libcurl() {
+	local backends
+
+	backends=$(curl-config --ssl-backends 2>/dev/null) || return 0
+	[[ $backends == *OpenSSL* ]] ||
+		die "libcurl is here for ${backends:-no TLS}, and OpenSSL is needed:" \
+			"install libcurl4-openssl-dev, which takes the other's place"
 }
 
 # What the stand-in API runs on.
@@ -78,27 +129,22 @@ missing_standin_packages() {
 }
 
 # Not every version of PostgreSQL has a package of pg_cron, and its test does
-# without. Where apt knows no packages yet, it will.
+# without.
 missing_pg_cron() {
-	local package=postgresql-%v-cron version
+	local package
 
-	if [ -n "$system_pg_config" ]; then
-		[ ! -e "$("$system_pg_config" --pkglibdir)/pg_cron.so" ] || return 0
-		version=$("$system_pg_config" --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/')
-		package=postgresql-$version-cron
-		if apt-cache show postgresql-common >/dev/null 2>&1 &&
-			! apt-cache show "$package" >/dev/null 2>&1; then
-			return 0
-		fi
-	fi
-	echo "$package"
+	package=postgresql-$(postgres_version)-cron
+	[ -z "$system_pg_config" ] || [ ! -e "$("$system_pg_config" --pkglibdir)/pg_cron.so" ] ||
+		return 0
+	! apt-cache show "$package" >/dev/null 2>&1 || echo "$package"
 }
 
 missing_test_packages() {
-	[ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
+	[ -e "$machine/etc/ssl/certs/ca-certificates.crt" ] || echo ca-certificates
 	perl -MIPC::Run -e 1 2>/dev/null || echo libipc-run-perl
 	python3 -c 'import h2' 2>/dev/null || echo python3-h2
 	command -v nghttpx >/dev/null || echo nghttp2-proxy
+	command -v shellcheck >/dev/null || echo shellcheck
 	missing_pg_cron
 }
 
@@ -108,29 +154,43 @@ missing_packages() {
 
 	for kind; do
 		"missing_${kind}_packages"
-	done
+	done | xargs
 }
 
-# Makes the machine fit for the given kinds of work: those of the functions above.
-need() {
+# Installs what is missing. Only today's package lists tell all the names.
+install_missing() { # KIND...
 	local missing as_root=()
 
-	find_postgres
-	missing=$(missing_packages "$@" | xargs)
-	[ -n "$missing" ] || return 0
+	missing=$(missing_packages "$@")
 	command -v apt-get >/dev/null ||
 		die "install these Debian packages, or their like, first: $missing"
 	if [ "$EUID" != 0 ]; then
-		command -v sudo >/dev/null ||
-			die "there is no sudo; install these packages first: $missing"
 		as_root=(sudo)
+		command -v sudo >/dev/null ||
+			die "there is no sudo; as root, install these packages first: $missing"
+		say "packages are missing; sudo may ask for your password"
+		sudo true || die "without sudo, have these packages installed first: $missing"
 	fi
+	"${as_root[@]}" "$scripts/install-packages" --update
+	check_version
+	missing=$(missing_packages "$@")
 	# shellcheck disable=SC2086 # a list of words
 	"${as_root[@]}" "$scripts/install-packages" $missing ||
-		die "could not install packages: ${missing//%v/NN}"
+		die "apt-get could not install, as said above: $missing"
+}
+
+# Makes the machine fit for the given kinds of work: those of the functions above.
+need() { # KIND...
+	local missing
 
 	find_postgres
-	missing=$(missing_packages "$@" | xargs)
+	check_version
+	check_libcurl
+	[ -n "$(missing_packages "$@")" ] || return 0
+	install_missing "$@"
+
+	find_postgres
+	missing=$(missing_packages "$@")
 	[ -z "$missing" ] || die "installed, but not found: $missing"
 }
 
@@ -139,30 +199,69 @@ need() {
 # Makes the private folder, and sees to it that nothing is left at the end,
 # however that comes about.
 make_work() {
-	local user
+	local parent wanted=${TMPDIR:-/tmp} troubles=()
 
-	# Out of our own folder, see our_processes, and where any user may be.
-	cd /
-	work=$(mktemp -d "${TMPDIR:-/tmp}/sendkit.XXXXXX")
 	trap leave EXIT
 	trap 'exit 129' HUP
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
-	work=$(cd "$work" && pwd -P)
-	# The path of a server's socket, somewhere below, may have 107 bytes.
-	[ ${#work} -le 70 ] || die "TMPDIR is too long for socket paths: $work"
+	for parent in "$wanted" /tmp /var/tmp; do
+		[ -z "$trouble" ] || [ "$parent" != "$wanted" ] || continue
+		! make_work_in "$parent" || break
+		troubles+=("$parent $trouble")
+		remove_work
+	done
+	[ -n "$work" ] ||
+		die "set TMPDIR to another folder: $(printf '%s; ' "${troubles[@]}")"
+	[ "$parent" = "$wanted" ] || say "working in $parent: ${troubles[0]}"
+	copy_tree
+}
 
+# Makes it below a folder, if a private PostgreSQL can be built and run there;
+# else "trouble" says why not.
+make_work_in() { # PARENT
+	local parent
+
+	parent=$(cd "$1" 2>/dev/null && pwd -P) || {
+		trouble="cannot be entered"
+		return 1
+	}
+	# make knows no quotes, and the path of a server's socket may have 107 bytes.
+	if [[ $parent == *[!A-Za-z0-9/._+@-]* ]] || [ ${#parent} -gt 55 ]; then
+		trouble="has a name that make or sockets cannot deal with"
+		return 1
+	fi
+	work=$(mktemp -d "$parent/sendkit.XXXXXX" 2>/dev/null) || {
+		trouble="cannot be written to"
+		return 1
+	}
+	# Out of our own folder, see our_processes, and where any user may be.
+	cd /
+	choose_worker
+	as_worker mkdir "$work/tmp" 2>/dev/null || {
+		trouble="cannot be used by the user $(id -un nobody)"
+		return 1
+	}
+	printf '#!/bin/sh\n' | as_worker tee "$work/tmp/run" >/dev/null
+	as_worker chmod 755 "$work/tmp/run"
+	as_worker "$work/tmp/run" 2>/dev/null || {
+		trouble="is mounted so that no program can be run from there (noexec)"
+		return 1
+	}
+}
+
+# None of the caller's environment: neither PG* and proxy variables nor locale.
+choose_worker() {
+	local user
+
+	worker=()
 	if [ "$EUID" = 0 ]; then
 		chown nobody "$work"
 		worker=(setpriv "--reuid=nobody" "--regid=$(id -g nobody)" --clear-groups)
 	fi
-	user=$(as_worker id -un)
-	# None of the caller's environment: neither PG* and proxy variables nor locale.
+	user=$("${worker[@]}" id -un)
 	worker+=(env -C "$work" -i "HOME=$work" "TMPDIR=$work/tmp" "USER=$user"
 		"PATH=$PATH" LC_ALL=C.UTF-8)
-	as_worker mkdir "$work/tmp" ||
-		die "$user cannot work in $work: set TMPDIR to another folder"
-	copy_tree
 }
 
 # Runs a command as the user who works here.
@@ -200,10 +299,15 @@ end_processes() {
 	done
 }
 
+remove_work() {
+	[ -z "$work" ] || rm -rf "$work"
+	work=
+}
+
 leave() {
 	trap '' HUP INT TERM
-	end_processes
-	rm -rf "$work"
+	[ -z "$work" ] || end_processes
+	remove_work
 }
 
 # --- the private PostgreSQL --------------------------------------------------------
