@@ -23,6 +23,7 @@ OBJS = \
 	src/queue_enqueue.o \
 	src/queue_process.o \
 	src/response.o \
+	src/retry_after.o \
 	src/sendkit.o \
 	src/text.o \
 	src/url.o \

@@ -480,5 +480,6 @@ sendkit_transfer_finish(SendkitTransfer *transfer, CURLcode code,
 	result->body = transfer->body;
 	result->body_len = transfer->body_len;
 	result->retry_after = transfer->has_retry_after ? transfer->retry_after : NULL;
+	result->date = NULL;
 	result->error = error_words(transfer, code);
 }

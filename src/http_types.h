@@ -55,7 +55,8 @@ typedef struct SendkitHttpResult
 	int			status;			/* 0: none came */
 	const char *body;			/* zero-terminated */
 	size_t		body_len;
-	const char *retry_after;	/* the header's value, or NULL */
+	const char *retry_after;	/* these headers' values, or NULL */
+	const char *date;
 	const char *error;			/* words for the failure, mostly libcurl's */
 } SendkitHttpResult;
 
