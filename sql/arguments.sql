@@ -51,6 +51,19 @@ FROM unnest(ARRAY['.', '..', '%2e', '%2E', '.%2e', '%2e.', '%2e%2e', '%2E%2E', '
 				  '%2%65', '%2e%25252525252525252e', '%2e%%32%65',
 				  '%' || repeat('25', 120) || '2e']) AS id
 GROUP BY 2;
+-- ... and as one segment of several
+SELECT count(*), pg_temp.try(id, 'sk_user_arguments')
+FROM unnest(ARRAY['x/../..', './..', '../a', 'a/../b', 'a/.', '/..', '../', 'x\..\..', '.\a',
+				  'x%2f..%2f..', 'x%2F%2e%2E', 'x%5c..', '%2e%2f%2e%2e', 'x%252f%252e%252e',
+				  '%252e%255cx', 'x%00/..', 'x%00%2f..', 'x%2500%252f%252e', 'x/%25%32%65']) AS id
+GROUP BY 2;
+-- Swapped arguments would put the key into URLs, tables and logs.
+SELECT pg_temp.try('sk_user_arguments', 'ws');
+SELECT pg_temp.try('sk_workspace', 'sk_user_arguments');
+-- Blanks at either end come from copying: there is no key under such an id.
+SELECT count(*), pg_temp.try(id, 'sk_user_arguments')
+FROM unnest(ARRAY[' ', ' ws', 'ws ', ' sk_user_arguments']) AS id
+GROUP BY 2;
 
 -- platform_key
 SELECT pg_temp.try('ws', NULL);
@@ -79,8 +92,16 @@ SELECT sendkit_delete_api_key('ws', 'sk_user arguments');
 SELECT sendkit_delete_api_key('', 'sk_user_arguments');
 \set VERBOSITY default
 
+\set VERBOSITY sqlstate
+-- Ids of another type than text have to be cast, as the error's hint says.
+SELECT sendkit_delete_api_key('c0ffee00-0000-4000-8000-000000000000'::uuid, 'sk_user_arguments');
+SELECT sendkit_delete_api_keys(ARRAY[1, 2]::bigint[], 'sk_user_arguments');
+SELECT r.success FROM sendkit_delete_api_key('c0ffee00-0000-4000-8000-000000000000'::uuid::text, 'sk_user_arguments') AS r;
+SELECT r.success FROM sendkit_delete_api_keys(ARRAY[1, 2]::bigint[]::text[], 'sk_user_arguments') AS r;
+\set VERBOSITY default
+
 -- The session goes on.
 SELECT r.success FROM sendkit_delete_api_key('alright', 'sk_user_arguments') AS r;
 
--- Nothing of all that was sent but the last.
+-- Nothing of all that was sent but what succeeded.
 \! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET '/requests?fields=n,id,status'

@@ -36,10 +36,12 @@ SELECT * FROM pg_temp.refusal(:'refusal');
 SELECT pg_temp.by_id('\xc3a9e697a5f09f9491');
 SELECT pg_temp.by_id(decode(repeat('e282ac', 85), 'hex'));
 SELECT pg_temp.by_id(decode(repeat('e282ac', 85), 'hex') || 'x');
--- C1 controls are control characters; a no-break space (U+00A0) isn't.
+-- C1 controls are control characters; a no-break space (U+00A0) is a blank.
 SELECT pg_temp.by_id('\xc280'), pg_temp.by_id('\x61c29f');
-SELECT pg_temp.by_id('\xc2a0');
--- A message of 40000 characters
+SELECT pg_temp.by_id('\xc2a0'), pg_temp.by_id('\x61c2a062');
+-- So are a wide one (U+3000), one without width (U+200B) and a byte order mark.
+SELECT pg_temp.by_id('\x61e38080'), pg_temp.by_id('\x61e2808b'), pg_temp.by_id('\xefbbbf61');
+-- Of a message of 40000 characters 1 KB is kept, cut between two of them.
 SELECT length(message), octet_length(message)
 FROM sendkit_delete_api_key('long;body=long-message', 'sk_user_encodings');
 
@@ -52,7 +54,7 @@ SELECT pg_temp.by_id('\xe9ff');
 SELECT pg_temp.by_id(decode(repeat('e9', 127), 'hex'));
 SELECT pg_temp.by_id(decode(repeat('e9', 128), 'hex'));
 SELECT pg_temp.by_id('\x80'), pg_temp.by_id('\x619f');
-SELECT length(message), octet_length(message), message = repeat(convert_from('\xe978', 'LATIN1'), 20000) AS whole
+SELECT length(message), octet_length(message), message = repeat(convert_from('\xe978', 'LATIN1'), 512) AS same
 FROM sendkit_delete_api_key('long;body=long-message', 'sk_user_encodings');
 
 \c regress_sendkit_euc_jp

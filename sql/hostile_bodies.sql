@@ -16,6 +16,12 @@ AS $$
 	FROM sendkit_delete_api_key(id, 'sk_user_hostile') AS r
 $$ LANGUAGE sql;
 
+CREATE FUNCTION pg_temp.answer_to(key text, status int, body text, OUT message text, OUT details jsonb)
+AS $$
+	SELECT r.message, r.details
+	FROM sendkit_delete_api_keys(ARRAY[format('echo;status=%s;hex=%s', status, encode(convert_to(body, 'UTF8'), 'hex'))], key) AS r
+$$ LANGUAGE sql;
+
 -- The stand-in's collection, see test/standin/bodies.py. With 403 and 404 the
 -- same bodies are no refusal either.
 SELECT body, r.*, count(*)
@@ -89,9 +95,17 @@ FROM (VALUES (200, '{"success": true, "data": {"message": "a\u0000b\u001b[31mc\u
 			 (403, '{"error": "a\u0000b"}')) AS v(status, body),
 	 pg_temp.answer(status, convert_to(body, 'UTF8')) AS r;
 
--- A message as long as the limit allows arrives whole.
-SELECT r.success, length(r.message), r.message = repeat('long ', 12000) AS whole
-FROM sendkit_delete_api_key('long;body=long-error', 'sk_user_hostile') AS r;
+-- Of what the API says no more is kept than anybody would read: 1 KB of a message,
+-- 200 bytes of a code, and details of up to 4 KB, or none.
+SELECT outcome, length(message), message = left(repeat('long ', 12000), 1024) AS same
+FROM sendkit_delete_api_keys('{long;body=long-error}', 'sk_user_hostile');
+SELECT outcome, length(message), length(error_code), length(details::text)
+FROM sendkit_delete_api_keys('{long;body=long-code}', 'sk_user_hostile');
+SELECT outcome, message, error_code, length(details::text)
+FROM sendkit_delete_api_keys('{long;body=details-4096,long;body=details-4097}', 'sk_user_hostile');
+-- A key across the cut was masked before.
+SELECT length(message), right(message, 10)
+FROM sendkit_delete_api_key('long;body=key-at-cut', 'sk_user_hostile');
 
 -- Keys that the API repeats are masked: ours, as it is and escaped in JSON; and
 -- others of the vendor's, such as the workspace's own.
@@ -109,5 +123,21 @@ SELECT r.message
 FROM (VALUES ('the key sk_1234567890abcdef of this workspace'),
 			 ('sk_1234567890abcdef'),
 			 ('(sk_user_1234567890) "sk_live-1234567890", sk_1234567890abcdefsk_'),
-			 ('no keys: sk_ sk_short task_identifier disk_utilization')) AS v(message),
+			 ('task_sk_user_1234567890, Xsk_1234567890'),
+			 ('sk_user_{1}+2/3.4:5,6|7 and more'),
+			 ('"sk_user_1234567890''sk_user_1234567890'),
+			 ('no keys: sk_ sk_short task_id')) AS v(message),
 	 pg_temp.answer(403, convert_to(json_build_object('message', message)::text, 'UTF8')) AS r;
+-- Ours, broken by control characters; and one of digits alone, as a text and in numbers.
+SELECT r.message
+FROM pg_temp.answer_to('a+b+c+d', 403, '{"message": "a\u0000+b\n+c\u009f+d a+b+c a +b+c+d"}') AS r;
+SELECT r.message
+FROM pg_temp.answer_to('sk_user_hostile', 403, '{"message": "sk_us\u0001er_12\n34567890 sk\u0085_123\t4567890"}') AS r;
+SELECT r.message, r.details
+FROM pg_temp.answer_to('12345678', 403, '{"error": {"code": "C", "message": "12345678", "details": [12345678, -9.12345678e2, 1234567, "12345678"]}}') AS r;
+-- Masking takes no longer than reading, whatever there is to mask.
+SET statement_timeout = '5s';
+SELECT body, strpos(message, 'sk_') AS shown
+FROM unnest(ARRAY['prefixes', 'prefixes-apart']) AS body,
+	 sendkit_delete_api_key('long;body=' || body, repeat('sk_', 100)) AS r;
+RESET statement_timeout;

@@ -12,18 +12,20 @@
  * "message".  Nested: an object "error" with a string "code" and a "message".
  * Both occur; both are read.
  *
+ * What the API says is a stranger's: it is made fit to be shown (text.c), and no
+ * more of it is kept than a person would read, since a call may have many
+ * thousand answers to keep.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
-
-#include <curl/curl.h>
-#include <time.h>
 
 #include "mb/pg_wchar.h"
 
 #include "api.h"
 #include "details.h"
 #include "response.h"
+#include "retry_after.h"
 #include "sendkit.h"
 
 /* An id's length in bytes of UTF-8 */
@@ -31,11 +33,18 @@
 
 #define TOO_LONG "It is longer than 255 bytes in UTF-8."
 
+/* What is kept of the API's words, in bytes; larger details are not kept at all */
+#define MAX_MESSAGE_LENGTH 1024
+#define MAX_CODE_LENGTH 200
+#define MAX_DETAILS_LENGTH 4096
+#define DETAILS_LEFT_OUT "details of more than 4 KB were left out"
+
 /* The length of a percent-encoded byte */
 #define ESCAPED_BYTE 3
 
-/* What platform keys begin with; workspace keys lack the "user_" */
-#define PLATFORM_KEY_PREFIX "sk_user_"
+/* What all keys of the vendor's begin with, and those for the API */
+#define KEY_PREFIX "sk_"
+#define PLATFORM_KEY_PREFIX KEY_PREFIX "user_"
 
 #define DELETED_WITHOUT_MESSAGE "API key deleted"
 #define NOTHING_DELETED "nothing was deleted"
@@ -43,12 +52,14 @@
 
 /* Statuses with a meaning of their own (RFC 9110, RFC 6585, RFC 8470) */
 #define HTTP_NO_CONTENT 204
+#define HTTP_UNAUTHORIZED 401
 #define HTTP_NOT_FOUND 404
 #define HTTP_REQUEST_TIMEOUT 408
 #define HTTP_TOO_EARLY 425
 #define HTTP_TOO_MANY_REQUESTS 429
 #define HTTP_SERVICE_UNAVAILABLE 503
 
+/* The name that users see, such as "deleted".  Cannot raise an error. */
 const char *
 sendkit_outcome_name(SendkitOutcome outcome)
 {
@@ -87,7 +98,8 @@ percent_decode(char *text)
 
 		if (low >= 0)
 		{
-			*out++ = (char) (high << 4 | low);
+			/* a zero would end the text before its end */
+			*out++ = (char) Max(high << 4 | low, 1);
 			p += ESCAPED_BYTE - 1;
 			changed = true;
 		}
@@ -99,27 +111,36 @@ percent_decode(char *text)
 }
 
 static bool
-is_dot_segment(const char *text)
+has_dot_segment(const char *text)
 {
-	return strcmp(text, ".") == 0 || strcmp(text, "..") == 0;
+	for (;;)
+	{
+		size_t		len = strcspn(text, "/\\");
+
+		if ((len == 1 || len == 2) && strspn(text, ".") == len)
+			return true;
+		if (text[len] == '\0')
+			return false;
+		text += len + 1;
+	}
 }
 
 /*
  * Would the id, in some server's reading, step out of its place in the path?
- * "%252e%252e" is two dots to a proxy that decodes twice.
+ * "x%252f%252e%252e" is the segment above to a proxy that decodes twice.
  */
 static bool
-is_disguised_dot_segment(const char *utf8)
+leaves_its_place(const char *utf8)
 {
 	char	   *decoded;
 	bool		found;
 
-	if (utf8[0] != '.' && utf8[0] != '%')
+	if (strpbrk(utf8, ".%") == NULL)
 		return false;
 
 	decoded = pstrdup(utf8);
 	do
-		found = is_dot_segment(decoded);
+		found = has_dot_segment(decoded);
 	while (!found && percent_decode(decoded));
 	pfree(decoded);
 	return found;
@@ -136,8 +157,13 @@ utf8_fault(const char *utf8)
 		return TOO_LONG;
 	if (sendkit_text_has_control(utf8))
 		return "It contains a control character.";
-	if (is_disguised_dot_segment(utf8))
-		return "It is, or decodes to, \".\" or \"..\", which would address another resource.";
+	if (sendkit_text_has_blank_end(utf8))
+		return "It begins or ends with a blank.";
+	/* sent, it would be in URLs, tables and logs */
+	if (strncmp(utf8, KEY_PREFIX, strlen(KEY_PREFIX)) == 0)
+		return "It looks like a key: were the arguments swapped?";
+	if (leaves_its_place(utf8))
+		return "It has, or decodes to, a path segment \".\" or \"..\", which would address another resource.";
 	return NULL;
 }
 
@@ -215,6 +241,11 @@ id_to_utf8(const SendkitTextConverter *converter, const char *id, int len,
 	return *fault ? NULL : utf8;
 }
 
+/*
+ * Takes an id in the database's encoding, len bytes of it.  Returns NULL if
+ * the API can be asked about it, else a whole sentence that says why not.
+ * Raises nothing but out of memory.
+ */
 const char *
 sendkit_api_id_fault(const SendkitTextConverter *converter, const char *id, int len)
 {
@@ -226,6 +257,12 @@ sendkit_api_id_fault(const SendkitTextConverter *converter, const char *id, int 
 	return fault;
 }
 
+/*
+ * Takes the same.  Returns the palloc'd path below the API's root where the
+ * workspace's key is, the id percent-encoded (RFC 3986, section 2.1); or NULL
+ * with *fault set to what is wrong with the id, for the message's detail.
+ * Raises nothing but out of memory.
+ */
 char *
 sendkit_api_key_path(const SendkitTextConverter *converter,
 					 const char *id, int len, const char **fault)
@@ -240,6 +277,7 @@ sendkit_api_key_path(const SendkitTextConverter *converter,
 	return path;
 }
 
+/* Fills the headers in, which must stay where they are.  Cannot raise. */
 void
 sendkit_api_set_headers(SendkitHeaders *headers, const char *platform_key)
 {
@@ -257,12 +295,14 @@ sendkit_api_set_headers(SendkitHeaders *headers, const char *platform_key)
 	headers->lines[SENDKIT_HEADERS] = NULL;
 }
 
+/* Overwrites them, since they hold the key.  Cannot raise an error. */
 void
 sendkit_api_wipe_headers(SendkitHeaders *headers)
 {
 	explicit_bzero(headers, sizeof(*headers));
 }
 
+/* Is this a key of the kind that the API accepts?  Cannot raise an error. */
 bool
 sendkit_api_is_platform_key(const char *key)
 {
@@ -281,14 +321,11 @@ typedef struct Evidence
 	SendkitResponse response;
 } Evidence;
 
-/* Makes a stranger's UTF-8 fit to be shown. */
+/* What may be shown, and is kept, of a stranger's text in UTF-8 */
 static char *
-presentable(const Evidence *evidence, const char *text)
+to_show(const Evidence *evidence, const char *text, size_t max_len)
 {
-	char	   *shown = sendkit_text_from_utf8(evidence->converter, text, strlen(text));
-
-	sendkit_text_mask_keys(shown, evidence->platform_key);
-	return shown;
+	return sendkit_text_to_show(evidence->converter, text, evidence->platform_key, max_len);
 }
 
 static bool
@@ -345,7 +382,7 @@ static void
 set_message(const Evidence *evidence, SendkitVerdict *verdict,
 			const char *text, const char *otherwise)
 {
-	verdict->message = text ? presentable(evidence, text) : pstrdup(otherwise);
+	verdict->message = text ? to_show(evidence, text, MAX_MESSAGE_LENGTH) : pstrdup(otherwise);
 }
 
 static void
@@ -439,35 +476,6 @@ judge_client_error(const Evidence *evidence, SendkitVerdict *verdict)
 		judge_unusable(evidence, verdict);
 }
 
-/*
- * Reads a Retry-After value: seconds or a date (RFC 9110, section 10.2.3).
- * Returns milliseconds, or -1 if it is neither.  A number too large to count
- * is as good as the largest.
- */
-static int64
-parse_retry_after(const char *value)
-{
-	const int64 most_seconds = PG_INT64_MAX / 1000;
-	size_t		digits = strspn(value, "0123456789");
-	int64		seconds = 0;
-	time_t		date;
-
-	if (digits == 0 || value[digits] != '\0')
-	{
-		date = curl_getdate(value, NULL);
-		if (date == (time_t) -1)
-			return -1;
-		return Max((int64) (date - time(NULL)), 0) * 1000;
-	}
-	for (size_t i = 0; i < digits; i++)
-	{
-		if (seconds > (most_seconds - 9) / 10)
-			return most_seconds * 1000;
-		seconds = seconds * 10 + (value[i] - '0');
-	}
-	return seconds * 1000;
-}
-
 /* 429, and 503 with Retry-After: the API says that it did nothing, for now. */
 static void
 judge_rate_limit(const Evidence *evidence, SendkitVerdict *verdict)
@@ -478,13 +486,12 @@ judge_rate_limit(const Evidence *evidence, SendkitVerdict *verdict)
 	verdict->retryable = true;
 	verdict->limits_all = true;
 	if (retry_after)
-		verdict->retry_after_ms = parse_retry_after(retry_after);
+		verdict->retry_after_ms = sendkit_retry_after_ms(retry_after, evidence->result->date);
 	if (verdict->retry_after_ms >= 0)
 		verdict->message =
 			psprintf("the SendKit API takes no requests for now (status %d) and asks to wait "
 					 INT64_FORMAT " s; " NOTHING_DELETED,
-					 evidence->result->status,
-					 verdict->retry_after_ms / 1000 + (verdict->retry_after_ms % 1000 != 0));
+					 evidence->result->status, verdict->retry_after_ms / 1000);
 	else
 		verdict->message =
 			psprintf("the SendKit API takes no requests for now (status %d); " NOTHING_DELETED,
@@ -522,7 +529,7 @@ judge_answer(const Evidence *evidence, SendkitVerdict *verdict)
 static void
 judge_failure(const Evidence *evidence, SendkitVerdict *verdict)
 {
-	char	   *words = presentable(evidence, evidence->result->error);
+	char	   *words = to_show(evidence, evidence->result->error, MAX_MESSAGE_LENGTH);
 
 	switch (evidence->result->failure)
 	{
@@ -559,13 +566,30 @@ add_error_fields(const Evidence *evidence, SendkitVerdict *verdict)
 	const char *code = error_code(response);
 
 	if (code)
-		verdict->error_code = presentable(evidence, code);
+		verdict->error_code = to_show(evidence, code, MAX_CODE_LENGTH);
 	if (is_kind(&response->error_details, SENDKIT_JSON_ARRAY))
 		verdict->details = sendkit_details_json(evidence->converter,
 												response->error_details.text,
 												evidence->platform_key);
+	if (verdict->details && strlen(verdict->details) > MAX_DETAILS_LENGTH)
+	{
+		verdict->details = NULL;
+		verdict->message = psprintf("%s (" DETAILS_LEFT_OUT ")", verdict->message);
+	}
 }
 
+/* What is to be known of the key that was refused */
+static void
+judge_key(const Evidence *evidence, SendkitVerdict *verdict)
+{
+	verdict->key_refused = (evidence->result->status == HTTP_UNAUTHORIZED);
+	verdict->wrong_kind_of_key = !sendkit_api_is_platform_key(evidence->platform_key);
+}
+
+/*
+ * The only place that turns an answer, or the lack of one, into an outcome.
+ * Raises nothing but out of memory.
+ */
 void
 sendkit_api_judge(const SendkitTextConverter *converter,
 				  const SendkitHttpResult *result,
@@ -596,6 +620,8 @@ sendkit_api_judge(const SendkitTextConverter *converter,
 
 	if (evidence.is_json && verdict->outcome != SENDKIT_DELETED)
 		add_error_fields(&evidence, verdict);
+	if (verdict->outcome == SENDKIT_REJECTED)
+		judge_key(&evidence, verdict);
 }
 
 static void
@@ -605,6 +631,7 @@ free_text(char *text)
 		pfree(text);
 }
 
+/* Frees a verdict's texts.  Cannot raise an error. */
 void
 sendkit_verdict_free(SendkitVerdict *verdict)
 {

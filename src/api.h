@@ -37,26 +37,16 @@ typedef struct SendkitVerdict
 	char	   *details;		/* the API's, as JSON, or NULL */
 	bool		retryable;		/* unavailable, and worth another attempt */
 	bool		limits_all;		/* the refusal concerns the whole account */
+	bool		key_refused;	/* rejected: the API doesn't know the platform key */
+	bool		wrong_kind_of_key;	/* rejected, and the key is no platform key */
 	int64		retry_after_ms; /* how long the API asks to wait, or -1 */
 } SendkitVerdict;
 
-/* The name that users see, such as "deleted" */
 extern const char *sendkit_outcome_name(SendkitOutcome outcome);
 
-/*
- * Takes an id in the database's encoding, len bytes of it.  Returns NULL if
- * the API can be asked about it, else a whole sentence that says why not.
- * Raises nothing but out of memory.
- */
 extern const char *sendkit_api_id_fault(const SendkitTextConverter *converter,
 										const char *id, int len);
 
-/*
- * Takes the same.  Returns the palloc'd path below the API's root where the
- * workspace's key is, the id percent-encoded (RFC 3986, section 2.1); or NULL
- * with *fault set to what is wrong with the id, for the message's detail.
- * Raises nothing but out of memory.
- */
 extern char *sendkit_api_key_path(const SendkitTextConverter *converter,
 								  const char *id, int len, const char **fault);
 
@@ -69,25 +59,17 @@ typedef struct SendkitHeaders
 	char		key_header[SENDKIT_MAX_KEY_LENGTH + sizeof("X-Api-Key: ")];
 } SendkitHeaders;
 
-/* Fills the headers in, which must stay where they are.  Cannot raise. */
 extern void sendkit_api_set_headers(SendkitHeaders *headers, const char *platform_key);
 
-/* Overwrites them, since they hold the key.  Cannot raise an error. */
 extern void sendkit_api_wipe_headers(SendkitHeaders *headers);
 
-/* Is this a key of the kind that the API accepts?  Cannot raise an error. */
 extern bool sendkit_api_is_platform_key(const char *key);
 
-/*
- * The only place that turns an answer, or the lack of one, into an outcome.
- * Raises nothing but out of memory.
- */
 extern void sendkit_api_judge(const SendkitTextConverter *converter,
 							  const SendkitHttpResult *result,
 							  const char *platform_key,
 							  SendkitVerdict *verdict);
 
-/* Frees a verdict's texts.  Cannot raise an error. */
 extern void sendkit_verdict_free(SendkitVerdict *verdict);
 
 #endif							/* SENDKIT_API_H */

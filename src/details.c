@@ -7,7 +7,8 @@
  * a number that numeric cannot hold, for an escape that the database's
  * encoding cannot express.  So it never sees a stranger's bytes.  The details
  * are parsed once more and written anew: texts cleaned and converted like a
- * message, numbers beyond any reason as texts, everything else as it was.
+ * message, numbers beyond any reason, or with a key in them, as texts,
+ * everything else as it was.
  *
  *-------------------------------------------------------------------------
  */
@@ -40,13 +41,10 @@ begin_item(Writer *writer)
 	writer->follows = true;
 }
 
-static void
-write_text(Writer *writer, const char *utf8)
+static char *
+to_show(const Writer *writer, const char *utf8)
 {
-	char	   *shown = sendkit_text_from_utf8(writer->converter, utf8, strlen(utf8));
-
-	sendkit_text_mask_keys(shown, writer->platform_key);
-	escape_json(&writer->out, shown);
+	return sendkit_text_to_show(writer->converter, utf8, writer->platform_key, SIZE_MAX);
 }
 
 static bool
@@ -112,7 +110,7 @@ on_field_start(void *arg, char *name, bool isnull pg_attribute_unused())
 	Writer	   *writer = (Writer *) arg;
 
 	begin_item(writer);
-	write_text(writer, name);
+	escape_json(&writer->out, to_show(writer, name));
 	appendStringInfoChar(&writer->out, ':');
 	/* its value is no further item */
 	writer->follows = false;
@@ -124,15 +122,26 @@ on_scalar(void *arg, char *token, JsonTokenType type)
 {
 	Writer	   *writer = (Writer *) arg;
 
+	char	   *shown = to_show(writer, token);
+
 	begin_item(writer);
+	/* a number, too, may hold a key: with asterisks it is none any more */
 	if (type == JSON_TOKEN_STRING ||
-		(type == JSON_TOKEN_NUMBER && !is_reasonable_number(token)))
-		write_text(writer, token);
+		(type == JSON_TOKEN_NUMBER &&
+		 (!is_reasonable_number(token) || strcmp(shown, token) != 0)))
+		escape_json(&writer->out, shown);
 	else
 		appendStringInfoString(&writer->out, token);
 	SENDKIT_JSON_CONTINUE;
 }
 
+/*
+ * Takes JSON that sendkit_response_parse() has accepted, in UTF-8.  Returns
+ * palloc'd JSON in the database's encoding that jsonb's input function accepts
+ * whatever it was made from, with no control characters and no keys in its
+ * texts.  Returns NULL if it is no JSON after all.  Raises nothing but out of
+ * memory.
+ */
 char *
 sendkit_details_json(const SendkitTextConverter *converter,
 					 const char *json, const char *platform_key)

@@ -57,9 +57,6 @@
 /* Backoff between attempts: from 1 s up to 1 h */
 #define MAX_BACKOFF_S 3600.0
 
-/* The API does not know the key, or not any more */
-#define HTTP_UNAUTHORIZED 401
-
 /* A claimed row on its way */
 typedef struct Claim
 {
@@ -401,8 +398,7 @@ take_answer(Run *run, SendkitDeletion *deletion)
 	dlist_push_tail(&run->answered, &claim->node);
 	run->nanswered++;
 	/* the next call may find another key */
-	if (is_shut_out(&deletion->verdict) ||
-		deletion->verdict.status == HTTP_UNAUTHORIZED)
+	if (is_shut_out(&deletion->verdict) || deletion->verdict.key_refused)
 		run->exhausted = true;
 }
 

@@ -341,6 +341,11 @@ on_scalar(void *arg, char *token, JsonTokenType type)
 
 /* --- the door --- */
 
+/*
+ * Reads len bytes of body into *response.  Returns true if they are one JSON
+ * object in strictly valid UTF-8 that gives none of the fields above twice.
+ * Texts are palloc'd.  Raises nothing but out of memory, whatever the bytes.
+ */
 bool
 sendkit_response_parse(const char *body, size_t len, SendkitResponse *response)
 {

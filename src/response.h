@@ -40,11 +40,6 @@ typedef struct SendkitResponse
 	SendkitJsonField error_details;
 } SendkitResponse;
 
-/*
- * Reads len bytes of body into *response.  Returns true if they are one JSON
- * object in strictly valid UTF-8 that gives none of the fields above twice.
- * Texts are palloc'd.  Raises nothing but out of memory, whatever the bytes.
- */
 extern bool sendkit_response_parse(const char *body, size_t len,
 								   SendkitResponse *response);
 

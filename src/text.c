@@ -17,8 +17,6 @@
  */
 #include "postgres.h"
 
-#include <ctype.h>
-
 #include "catalog/namespace.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
@@ -27,6 +25,9 @@
 
 /* Stands for what the database's encoding cannot hold; ASCII is in all of them */
 #define REPLACEMENT '?'
+
+/* Stands for a control character until keys are masked */
+#define CONTROL '\001'
 
 /*
  * A platform key shorter than this is not masked: no real key is, and a text
@@ -75,6 +76,11 @@ load_conversion(Oid proc, int from, int to)
 		(void) convert(proc, from, to, " ", 1, out);
 }
 
+/*
+ * Looks the conversion functions up and loads them, so that nothing of the
+ * kind is left to do when an answer is here.  Reads the catalogs; may raise
+ * their errors.
+ */
 void
 sendkit_text_init(SendkitTextConverter *converter)
 {
@@ -99,6 +105,11 @@ is_valid_utf8(const char *text, int len)
 	return pg_encoding_verifymbstr(PG_UTF8, text, len) == len;
 }
 
+/*
+ * Takes len bytes of text in the database's encoding.  Returns them as a
+ * palloc'd UTF-8 string, or NULL if they have no valid form in UTF-8.  Raises
+ * nothing but out of memory.
+ */
 char *
 sendkit_text_to_utf8(const SendkitTextConverter *converter,
 					 const char *text, int len)
@@ -135,6 +146,7 @@ is_control(const char *p)
 		(unsigned char) p[1] >= 0x80 && (unsigned char) p[1] <= 0x9f;
 }
 
+/* Has the UTF-8 text a C0 or C1 control character, or DEL?  Cannot raise. */
 bool
 sendkit_text_has_control(const char *utf8)
 {
@@ -146,9 +158,30 @@ sendkit_text_has_control(const char *utf8)
 	return false;
 }
 
-/*
- * Returns a palloc'd copy that is valid UTF-8 and has no control characters.
- */
+/* White_Space of Unicode, and the two that are as invisible: U+200B and U+FEFF */
+static bool
+is_blank(const char *p)
+{
+	pg_wchar	code = utf8_to_unicode((const unsigned char *) p);
+
+	return code == ' ' || code == 0xa0 || code == 0x1680 ||
+		(code >= 0x2000 && code <= 0x200b) ||
+		code == 0x2028 || code == 0x2029 || code == 0x202f || code == 0x205f ||
+		code == 0x3000 || code == 0xfeff;
+}
+
+/* Begins or ends the UTF-8 text, which is not empty, with a blank?  Cannot raise. */
+bool
+sendkit_text_has_blank_end(const char *utf8)
+{
+	const char *last = utf8 + strlen(utf8) - 1;
+
+	while (last > utf8 && ((unsigned char) *last & 0xc0) == 0x80)
+		last--;
+	return is_blank(utf8) || is_blank(last);
+}
+
+/* Returns a palloc'd copy that is valid UTF-8, with no control character but CONTROL. */
 static char *
 clean_utf8(const char *text, int len)
 {
@@ -163,7 +196,7 @@ clean_utf8(const char *text, int len)
 
 		/* a zero byte is a control character here, but malformed elsewhere */
 		if (*p == '\0' || (whole && is_control(p)))
-			appendStringInfoChar(&out, ' ');
+			appendStringInfoChar(&out, CONTROL);
 		else if (whole && is_valid_utf8(p, n))
 		{
 			appendBinaryStringInfo(&out, p, n);
@@ -222,16 +255,17 @@ is_printable_ascii(const char *text, int len)
 	return true;
 }
 
-char *
-sendkit_text_from_utf8(const SendkitTextConverter *converter,
-					   const char *text, int len)
+/* Returns valid text of the database's encoding, with CONTROL for each control character. */
+static char *
+from_utf8(const SendkitTextConverter *converter, const char *utf8)
 {
+	int			len = strlen(utf8);
 	char	   *clean;
 
-	if (is_printable_ascii(text, len))
-		return pnstrdup(text, len);
+	if (is_printable_ascii(utf8, len))
+		return pnstrdup(utf8, len);
 
-	clean = clean_utf8(text, len);
+	clean = clean_utf8(utf8, len);
 
 	if (converter->encoding == PG_UTF8 || converter->encoding == PG_SQL_ASCII ||
 		is_ascii_only(clean, strlen(clean)))
@@ -241,46 +275,115 @@ sendkit_text_from_utf8(const SendkitTextConverter *converter,
 
 /* --- keys --- */
 
-static bool
-is_key_char(char c)
+/*
+ * A text without its control characters, so that a key which they break in
+ * pieces stands there whole, and where its characters are in the text.
+ */
+typedef struct Joined
 {
-	return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
-		(c >= '0' && c <= '9') || c == '_' || c == '-';
+	char	   *chars;
+	char	  **places;
+} Joined;
+
+static void
+join(char *text, Joined *joined)
+{
+	size_t		len = strlen(text);
+	size_t		n = 0;
+
+	joined->chars = palloc(len + 1);
+	joined->places = palloc_extended((len + 1) * sizeof(char *), MCXT_ALLOC_HUGE);
+	for (char *p = text; *p; p++)
+	{
+		if (*p == CONTROL)
+			continue;
+		joined->chars[n] = *p;
+		joined->places[n++] = p;
+	}
+	joined->chars[n] = '\0';
+}
+
+/* Overwrites len characters from p on, here and in the text. */
+static void
+mask(Joined *joined, char *p, size_t len)
+{
+	for (size_t i = p - joined->chars; len > 0; i++, len--)
+	{
+		joined->chars[i] = '*';
+		*joined->places[i] = '*';
+	}
 }
 
 static void
-mask_every(char *text, const char *key)
+mask_every(Joined *joined, const char *key)
 {
 	size_t		len = strlen(key);
 
-	for (char *p = strstr(text, key); p; p = strstr(p + len, key))
-		memset(p, '*', len);
+	for (char *p = strstr(joined->chars, key); p; p = strstr(p + len, key))
+		mask(joined, p, len);
 }
 
 /*
- * Overwrites words such as sk_user_abc... and sk_abc...: the API might echo
- * the workspace's own key, which is as secret as ours.
+ * Overwrites what begins as the vendor's keys do, up to a blank or a quote:
+ * the API might echo the workspace's own key, which is as secret as ours.  What
+ * stands before it, and which characters it has, doesn't matter.
  */
 static void
-mask_key_words(char *text)
+mask_key_words(Joined *joined)
 {
-	for (char *p = strstr(text, KEY_PREFIX); p; p = strstr(p, KEY_PREFIX))
+	for (char *p = strstr(joined->chars, KEY_PREFIX); p; p = strstr(p, KEY_PREFIX))
 	{
-		size_t		len = 0;
+		size_t		len = strcspn(p, " \"'");
 
-		while (is_key_char(p[len]))
-			len++;
-		/* "task_" and its like only end like the beginning of a key */
-		if (len >= MIN_KEY_WORD && !(p > text && isalnum((unsigned char) p[-1])))
-			memset(p, '*', len);
+		if (len >= MIN_KEY_WORD)
+			mask(joined, p, len);
 		p += len;
 	}
 }
 
-void
-sendkit_text_mask_keys(char *text, const char *platform_key)
+static void
+mask_keys(char *text, const char *platform_key)
 {
+	Joined		joined;
+
+	join(text, &joined);
 	if (strlen(platform_key) >= MIN_MASKED_KEY)
-		mask_every(text, platform_key);
-	mask_key_words(text);
+		mask_every(&joined, platform_key);
+	mask_key_words(&joined);
+	pfree(joined.chars);
+	pfree(joined.places);
+}
+
+/* --- the door --- */
+
+static void
+clip(const SendkitTextConverter *converter, char *text, size_t max_len)
+{
+	size_t		len = strlen(text);
+	/* what is passed on in SQL_ASCII was UTF-8, too */
+	int			encoding = converter->encoding == PG_SQL_ASCII ? PG_UTF8 : converter->encoding;
+
+	if (len > max_len)
+		text[pg_encoding_mbcliplen(encoding, text, len, max_len)] = '\0';
+}
+
+/*
+ * Makes a stranger's text fit to be shown: returns a palloc'd string of at most
+ * max_len bytes that is valid in the database's encoding.  What is malformed or has
+ * no place in that encoding becomes a question mark, a control character a
+ * blank; the platform key, and whatever else looks like a key of the
+ * vendor's, asterisks; then it is cut, between two characters.  Takes time in
+ * proportion to the text.  Raises nothing but out of memory.
+ */
+char *
+sendkit_text_to_show(const SendkitTextConverter *converter, const char *utf8,
+					 const char *platform_key, size_t max_len)
+{
+	char	   *shown = from_utf8(converter, utf8);
+
+	mask_keys(shown, platform_key);
+	for (char *p = strchr(shown, CONTROL); p; p = strchr(p, CONTROL))
+		*p = ' ';
+	clip(converter, shown, max_len);
+	return shown;
 }

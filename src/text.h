@@ -16,37 +16,13 @@ typedef struct SendkitTextConverter
 	Oid			from_utf8;
 } SendkitTextConverter;
 
-/*
- * Looks the conversion functions up and loads them, so that nothing of the
- * kind is left to do when an answer is here.  Reads the catalogs; may raise
- * their errors.
- */
 extern void sendkit_text_init(SendkitTextConverter *converter);
-
-/*
- * Takes len bytes of text in the database's encoding.  Returns them as a
- * palloc'd UTF-8 string, or NULL if they have no valid form in UTF-8.  Raises
- * nothing but out of memory.
- */
 extern char *sendkit_text_to_utf8(const SendkitTextConverter *converter,
 								  const char *text, int len);
-
-/*
- * Takes len bytes that should be UTF-8.  Returns a palloc'd string that is
- * valid in the database's encoding: a control character becomes a blank, and
- * what is malformed or has no place in that encoding becomes a question mark.
- * Raises nothing but out of memory.
- */
-extern char *sendkit_text_from_utf8(const SendkitTextConverter *converter,
-									const char *text, int len);
-
-/*
- * Overwrites in place, by asterisks, the platform key and whatever else in the
- * text looks like a key of the vendor's.  Cannot raise an error.
- */
-extern void sendkit_text_mask_keys(char *text, const char *platform_key);
-
-/* Has the UTF-8 text a C0 or C1 control character, or DEL?  Cannot raise. */
+extern char *sendkit_text_to_show(const SendkitTextConverter *converter,
+								  const char *utf8, const char *platform_key,
+								  size_t max_len);
 extern bool sendkit_text_has_control(const char *utf8);
+extern bool sendkit_text_has_blank_end(const char *utf8);
 
 #endif							/* SENDKIT_TEXT_H */

@@ -165,6 +165,13 @@ NAMED = {
         200, b'{"success": true, "data": {"message": "a\nb\x01c"}}'),
     "long-message": (200, success("\u00e9x" * 20000)),
     "long-error": (403, flat("Forbidden", "long " * 12000, 403)),
+    "long-code": (403, nested("C" * 60000, "message")),
+    # as texts of jsonb, so many bytes long
+    "details-4096": (403, nested("C", "message", ["x" * 4092])),
+    "details-4097": (403, nested("C", "message", ["x" * 4093])),
+    "key-at-cut": (403, flat("Forbidden", "x" * 1018 + "sk_user_1234567890", 403)),
+    "prefixes": (403, flat("Forbidden", "sk_" * 20000, 403)),
+    "prefixes-apart": (403, flat("Forbidden", "sk_user_1 " * 6000, 403)),
 
     # A body that tells the key to whoever logs it.
     "echo-key": (401, _echo),
