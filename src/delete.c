@@ -14,9 +14,13 @@
  * first block is large enough for an ordinary answer, so that memory that runs
  * out cannot turn a deletion that happened into an error.
  *
+ * No message here has to hide the statement: the callback hides it for whatever
+ * is reported beneath.
+ *
  * A statement about many workspaces that is interrupted loses its rows, and
- * with them the knowledge of which keys are gone.  So one line in the log
- * counts what had been done; for a handful it names them.
+ * with them the knowledge of which keys are gone.  So a notice to the client
+ * and one line in the log count what had been done; for a handful they name
+ * them.
  *
  *-------------------------------------------------------------------------
  */
@@ -42,8 +46,11 @@
 #include "dispatch.h"
 #include "guc.h"
 
-/* Long runs report their progress this often */
+/* A call that waits reports its progress this often */
 #define PROGRESS_INTERVAL_MS 5000
+
+/* Room for this many workspaces is made at first, then for twice as many */
+#define FIRST_ROOM 64
 
 /* Up to this many workspaces are named when a statement is interrupted */
 #define MAX_NAMED 20
@@ -68,6 +75,8 @@ typedef struct Call
 	SendkitTextConverter converter;
 	SendkitCredential credential;
 	SendkitDispatcher *volatile dispatcher; /* NULL: none to be ended */
+	int64		next_report;	/* by sendkit_clock_now() */
+	char	   *volatile title; /* the process title to go back to, or NULL */
 } Call;
 
 /* A call about many workspaces */
@@ -76,9 +85,8 @@ typedef struct Bulk
 	SendkitDeletion *deletions; /* one per distinct id */
 	text	  **ids;			/* as they were given */
 	int			count;
+	Size		room;			/* for so many */
 	const SendkitTally *tally;
-	int64		next_report;	/* by sendkit_clock_now() */
-	char	   *title;			/* the process title to go back to, or NULL */
 } Bulk;
 
 PG_FUNCTION_INFO_V1(sendkit_delete_api_key);
@@ -116,6 +124,7 @@ run_call(FunctionCallInfo fcinfo, Datum (*work) (Call *call))
 													  ALLOCSET_DEFAULT_SIZES));
 	call.fcinfo = fcinfo;
 	call.dispatcher = NULL;
+	call.title = NULL;
 	PG_TRY();
 	{
 		sendkit_text_init(&call.converter);
@@ -126,6 +135,8 @@ run_call(FunctionCallInfo fcinfo, Datum (*work) (Call *call))
 		if (call.dispatcher)
 			sendkit_dispatcher_end(call.dispatcher);
 		sendkit_credential_wipe(&call.credential);
+		if (call.title)
+			set_ps_display(call.title);
 	}
 	PG_END_TRY();
 
@@ -139,6 +150,45 @@ begin_dispatch(Call *call, int max_concurrency)
 {
 	call->dispatcher = sendkit_dispatcher_begin(&call->converter, call->credential.key,
 												max_concurrency, sendkit_request_timeout);
+	call->next_report = sendkit_clock_now() + PROGRESS_INTERVAL_MS;
+}
+
+/* --- progress --- */
+
+static void
+keep_title(Call *call)
+{
+	int			len;
+	const char *title = get_ps_display(&len);
+
+	call->title = pnstrdup(title, len);
+}
+
+static void
+report_progress(Call *call, const char *report)
+{
+	if (call->title == NULL)
+		keep_title(call);
+	set_ps_display(psprintf("sendkit: %s", report));
+	ereport(NOTICE,
+			(errmsg("%s", report)));
+}
+
+/* How long to wait until there is to be a report */
+static int64
+until_report(const Call *call)
+{
+	return Max(call->next_report - sendkit_clock_now(), 0);
+}
+
+/* Returns whether there is to be a report now. */
+static bool
+is_report_due(Call *call)
+{
+	if (until_report(call) > 0)
+		return false;
+	call->next_report = sendkit_clock_now() + PROGRESS_INTERVAL_MS;
+	return true;
 }
 
 /* --- arguments --- */
@@ -148,8 +198,7 @@ report_null(const char *what)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-			 errmsg("%s must not be null", what),
-			 errhidestmt(true), errhidecontext(true)));
+			 errmsg("%s must not be null", what)));
 }
 
 static char *
@@ -163,8 +212,7 @@ path_of(const SendkitTextConverter *converter, text *id)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid workspace_id"),
-				 errdetail("%s", fault),
-				 errhidestmt(true), errhidecontext(true)));
+				 errdetail("%s", fault)));
 	return path;
 }
 
@@ -176,23 +224,18 @@ text_argument(FunctionCallInfo fcinfo, int n)
 
 /* --- the kind of key --- */
 
-/*
- * Tells once per statement why a key of the wrong kind was refused, if it was
- * one.
- */
+/* Tells once per statement why a key of the wrong kind was refused. */
 static void
-notice_kind_of_key(const Call *call, bool rejected)
+notice_wrong_kind_of_key(void)
 {
 	static TimestampTz told = 0;
 
-	if (!rejected || sendkit_api_is_platform_key(call->credential.key) ||
-		told == GetCurrentStatementStartTimestamp())
+	if (told == GetCurrentStatementStartTimestamp())
 		return;
 	told = GetCurrentStatementStartTimestamp();
 	ereport(NOTICE,
 			(errmsg("the SendKit API needs a platform key"),
-			 errdetail("The key that was given does not begin with \"sk_user_\", as platform keys do."),
-			 errhidestmt(true), errhidecontext(true)));
+			 errdetail("The key that was given does not begin with \"sk_user_\", as platform keys do.")));
 }
 
 /* --- one workspace --- */
@@ -204,8 +247,7 @@ check_columns(TupleDesc desc, int expected)
 	if (desc->natts != expected)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("the function's row type does not have the columns of this version of sendkit"),
-				 errhidestmt(true), errhidecontext(true)));
+				 errmsg("the function's row type does not have the columns of this version of sendkit")));
 }
 
 /* The row type's descriptor, looked up once per query */
@@ -240,6 +282,12 @@ result_row(TupleDesc desc, const SendkitVerdict *verdict)
 	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
 }
 
+static const char *
+waits_for(const SendkitDispatcher *dispatcher pg_attribute_unused())
+{
+	return "waiting for the SendKit API";
+}
+
 static Datum
 delete_one(Call *call)
 {
@@ -255,10 +303,15 @@ delete_one(Call *call)
 
 	begin_dispatch(call, 1);
 	sendkit_dispatcher_add(call->dispatcher, &deletion);
-	if (sendkit_dispatcher_next(call->dispatcher, -1) != &deletion || !deletion.finished)
-		elog(ERROR, "lost track of a request");
+	while (!deletion.finished)
+	{
+		if (is_report_due(call))
+			report_progress(call, waits_for(call->dispatcher));
+		(void) sendkit_dispatcher_next(call->dispatcher, until_report(call));
+	}
 
-	notice_kind_of_key(call, deletion.verdict.outcome == SENDKIT_REJECTED);
+	if (deletion.verdict.wrong_kind_of_key)
+		notice_wrong_kind_of_key();
 	return result_row(desc, &deletion.verdict);
 }
 
@@ -291,47 +344,59 @@ typedef struct PathEntry
 #define SH_DEFINE
 #include "lib/simplehash.h"
 
-static void *
-alloc_huge(Size count, Size size)
+static void
+make_room(Bulk *bulk)
 {
-	return MemoryContextAllocExtended(CurrentMemoryContext, Max(count, 1) * size,
-									  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	if (bulk->room == 0)
+	{
+		bulk->room = FIRST_ROOM;
+		bulk->ids = palloc(bulk->room * sizeof(text *));
+		bulk->deletions = palloc(bulk->room * sizeof(SendkitDeletion));
+	}
+	else if ((Size) bulk->count == bulk->room)
+	{
+		bulk->room *= 2;
+		bulk->ids = repalloc_huge(bulk->ids, bulk->room * sizeof(text *));
+		bulk->deletions = repalloc_huge(bulk->deletions, bulk->room * sizeof(SendkitDeletion));
+	}
+}
+
+static void
+add_id(Call *call, text *id, paths_hash *seen, Bulk *bulk)
+{
+	char	   *path = path_of(&call->converter, id);
+	bool		found;
+
+	paths_insert(seen, path, &found);
+	if (found)
+	{
+		pfree(path);
+		return;
+	}
+	make_room(bulk);
+	memset(&bulk->deletions[bulk->count], 0, sizeof(SendkitDeletion));
+	bulk->deletions[bulk->count].path = path;
+	bulk->ids[bulk->count] = id;
+	bulk->count++;
 }
 
 /* Fills in the distinct ids of the array, in the order of first appearance. */
 static void
 collect_ids(Call *call, ArrayType *array, Bulk *bulk)
 {
-	Datum	   *elements;
-	bool	   *nulls;
-	int			nelements;
-	paths_hash *seen;
+	ArrayIterator elements = array_create_iterator(array, 0, NULL);
+	paths_hash *seen = paths_create(CurrentMemoryContext, FIRST_ROOM, NULL);
+	Datum		element;
+	bool		isnull;
 
-	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT,
-					  &elements, &nulls, &nelements);
-	bulk->ids = alloc_huge(nelements, sizeof(text *));
-	bulk->deletions = alloc_huge(nelements, sizeof(SendkitDeletion));
-	seen = paths_create(CurrentMemoryContext, nelements, NULL);
-
-	for (int i = 0; i < nelements; i++)
+	while (array_iterate(elements, &element, &isnull))
 	{
-		text	   *id = nulls[i] ? NULL : DatumGetTextPP(elements[i]);
-		char	   *path;
-		bool		found;
-
-		if (id == NULL)
+		CHECK_FOR_INTERRUPTS();
+		if (isnull)
 			report_null("an element of workspace_ids");
-		path = path_of(&call->converter, id);
-		paths_insert(seen, path, &found);
-		if (found)
-		{
-			pfree(path);
-			continue;
-		}
-		bulk->deletions[bulk->count].path = path;
-		bulk->ids[bulk->count] = id;
-		bulk->count++;
+		add_id(call, DatumGetTextPP(element), seen, bulk);
 	}
+	array_free_iterator(elements);
 	paths_destroy(seen);
 }
 
@@ -355,45 +420,22 @@ with_commas(int number)
 	return out.data;
 }
 
-static void
-restore_title(const Bulk *bulk)
-{
-	if (bulk->title)
-		set_ps_display(bulk->title);
-}
-
-static void
-keep_title(Bulk *bulk)
-{
-	int			len;
-	const char *title = get_ps_display(&len);
-
-	bulk->title = pnstrdup(title, len);
-}
-
-static void
-report_progress(Bulk *bulk)
+static char *
+progress_of(const Bulk *bulk)
 {
 	const SendkitTally *tally = bulk->tally;
 	int			failed = tally->finished - tally->outcomes[SENDKIT_DELETED];
-	char	   *report;
 
-	report = psprintf("%s of %s done, %s failed",
-					  with_commas(tally->finished),
-					  with_commas(bulk->count),
-					  with_commas(failed));
-	if (bulk->title == NULL)
-		keep_title(bulk);
-	set_ps_display(psprintf("sendkit: %s", report));
-	ereport(NOTICE,
-			(errmsg("%s", report),
-			 errhidestmt(true), errhidecontext(true)));
+	return psprintf("%s of %s done, %s failed",
+					with_commas(tally->finished),
+					with_commas(bulk->count),
+					with_commas(failed));
 }
 
 /* --- many workspaces: interruption --- */
 
 static const char *
-fate_of(const SendkitDeletion *deletion)
+outcome_so_far(const SendkitDeletion *deletion)
 {
 	if (deletion->finished)
 		return sendkit_outcome_name(deletion->verdict.outcome);
@@ -403,7 +445,7 @@ fate_of(const SendkitDeletion *deletion)
 }
 
 static char *
-name_fates(const Bulk *bulk)
+name_outcomes(const Bulk *bulk)
 {
 	StringInfoData out;
 
@@ -411,21 +453,17 @@ name_fates(const Bulk *bulk)
 	for (int i = 0; i < bulk->count; i++)
 		appendStringInfo(&out, "%s%s: %s", i > 0 ? ", " : "",
 						 text_to_cstring(bulk->ids[i]),
-						 fate_of(&bulk->deletions[i]));
+						 outcome_so_far(&bulk->deletions[i]));
 	return out.data;
 }
 
-/* The rows are about to be lost: log what they would have said. */
 static void
-log_interruption(int code pg_attribute_unused(), Datum arg)
+report_interruption(int level, const Bulk *bulk)
 {
-	const Bulk *bulk = (const Bulk *) DatumGetPointer(arg);
 	const SendkitTally *tally = bulk->tally;
 	int			left = bulk->count - tally->finished - tally->in_flight;
 
-	restore_title(bulk);
-
-	ereport(LOG,
+	ereport(level,
 			(errmsg("sendkit_delete_api_keys was interrupted: %d deleted, %d absent, %d rejected, %d unavailable, %d unknown, %d not sent",
 					tally->outcomes[SENDKIT_DELETED],
 					tally->outcomes[SENDKIT_ABSENT],
@@ -433,9 +471,21 @@ log_interruption(int code pg_attribute_unused(), Datum arg)
 					tally->outcomes[SENDKIT_UNAVAILABLE],
 					tally->outcomes[SENDKIT_UNKNOWN] + tally->in_flight,
 					left),
-			 bulk->count <= MAX_NAMED ?
-			 errdetail_log("%s", name_fates(bulk)) : 0,
-			 errhidestmt(true), errhidecontext(true)));
+			 bulk->count <= MAX_NAMED ? errdetail("%s", name_outcomes(bulk)) : 0));
+}
+
+/*
+ * The rows are about to be lost: say what they would have said.  A session that
+ * ends (its code is not zero) has nobody to tell it to but the log.
+ */
+static void
+tell_interruption(int code, Datum arg)
+{
+	const Bulk *bulk = (const Bulk *) DatumGetPointer(arg);
+
+	report_interruption(LOG_SERVER_ONLY, bulk);
+	if (code == 0)
+		report_interruption(NOTICE, bulk);
 }
 
 /* --- many workspaces: rows --- */
@@ -468,20 +518,27 @@ put_row(ReturnSetInfo *rows, text *id, const SendkitVerdict *verdict)
 	tuplestore_putvalues(rows->setResult, rows->setDesc, values, nulls);
 }
 
-static void
+/* Returns whether a key of the wrong kind was refused. */
+static bool
 put_rows(const Bulk *bulk, ReturnSetInfo *rows)
 {
 	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext,
 													  "sendkit row",
 													  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(row_context);
+	bool		wrong_kind_of_key = false;
 
 	for (int i = 0; i < bulk->count; i++)
 	{
-		put_row(rows, bulk->ids[i], &bulk->deletions[i].verdict);
+		const SendkitVerdict *verdict = &bulk->deletions[i].verdict;
+
+		CHECK_FOR_INTERRUPTS();
+		put_row(rows, bulk->ids[i], verdict);
+		wrong_kind_of_key |= verdict->wrong_kind_of_key;
 		MemoryContextReset(row_context);
 	}
 	MemoryContextSwitchTo(old);
+	return wrong_kind_of_key;
 }
 
 /* Has everything carried out, and reports the progress now and then. */
@@ -489,18 +546,16 @@ static void
 carry_out(Call *call, Bulk *bulk)
 {
 	for (int i = 0; i < bulk->count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
 		sendkit_dispatcher_add(call->dispatcher, &bulk->deletions[i]);
+	}
 
 	while (bulk->tally->finished < bulk->count)
 	{
-		int64		now = sendkit_clock_now();
-
-		if (now >= bulk->next_report)
-		{
-			report_progress(bulk);
-			bulk->next_report = now + PROGRESS_INTERVAL_MS;
-		}
-		(void) sendkit_dispatcher_next(call->dispatcher, bulk->next_report - now);
+		if (is_report_due(call))
+			report_progress(call, progress_of(bulk));
+		(void) sendkit_dispatcher_next(call->dispatcher, until_report(call));
 	}
 }
 
@@ -510,6 +565,7 @@ delete_many(Call *call)
 	FunctionCallInfo fcinfo = call->fcinfo;
 	ReturnSetInfo *rows = (ReturnSetInfo *) fcinfo->resultinfo;
 	Bulk		bulk;
+	bool		wrong_kind_of_key;
 
 	InitMaterializedSRF(fcinfo, 0);
 	check_columns(rows->setDesc, COLUMNS);
@@ -524,18 +580,17 @@ delete_many(Call *call)
 
 	begin_dispatch(call, Min(sendkit_max_concurrency, bulk.count));
 	bulk.tally = sendkit_dispatcher_tally(call->dispatcher);
-	bulk.next_report = sendkit_clock_now() + PROGRESS_INTERVAL_MS;
 
 	/* also for a session that is terminated, which unwinds no stack */
-	PG_ENSURE_ERROR_CLEANUP(log_interruption, PointerGetDatum(&bulk));
+	PG_ENSURE_ERROR_CLEANUP(tell_interruption, PointerGetDatum(&bulk));
 	{
 		carry_out(call, &bulk);
-		put_rows(&bulk, rows);
+		wrong_kind_of_key = put_rows(&bulk, rows);
 	}
-	PG_END_ENSURE_ERROR_CLEANUP(log_interruption, PointerGetDatum(&bulk));
+	PG_END_ENSURE_ERROR_CLEANUP(tell_interruption, PointerGetDatum(&bulk));
 
-	restore_title(&bulk);
-	notice_kind_of_key(call, bulk.tally->outcomes[SENDKIT_REJECTED] > 0);
+	if (wrong_kind_of_key)
+		notice_wrong_kind_of_key();
 	return (Datum) 0;
 }
 

@@ -302,8 +302,7 @@ sendkit_guc_check(void)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the value given for \"%s\" was refused when sendkit was loaded", early->name),
 				 errdetail("Its default stands in for it, which is not what was asked for. Nothing was sent to the SendKit API."),
-				 errhint("Correct the setting, or connect without it if only superusers may set it. With sendkit in shared_preload_libraries, it is refused at once."),
-				 errhidestmt(true), errhidecontext(true)));
+				 errhint("Correct the setting, or connect without it if only superusers may set it. With sendkit in shared_preload_libraries, it is refused at once.")));
 	}
 }
 

@@ -46,6 +46,13 @@ sub times_asked
 	return \%times;
 }
 
+# The most memory that a process has taken so far
+sub most_memory_kb
+{
+	my ($pid) = @_;
+	return slurp_file("/proc/$pid/status") =~ /^VmHWM:\s+(\d+) kB/m ? $1 : die "no VmHWM of $pid";
+}
+
 sub most { my $n = 0; $n = $_ > $n ? $_ : $n foreach @_; return $n; }
 
 # --- within bounds ------------------------------------------------------------
@@ -214,23 +221,76 @@ foreach my $listener (@listeners)
 		sleep 0.2;
 		my $started = time();
 		$watcher->query('SELECT pg_cancel_backend(' . $session->pid . ')');
-		is($session->result->{sqlstate}, '57014', "$name: ends");
+		my $result = $session->result;
+		is($result->{sqlstate}, '57014', "$name: ends");
 		prompt(time() - $started, $name);
 
-		my $log = slurp_file($node->logfile, $from);
 		my $unsent = $count == 5 ? 0 : '\d+';
-		like($log, qr/LOG:  sendkit_delete_api_keys was interrupted: 3 deleted, 0 absent, 0 rejected, 0 unavailable, \d+ unknown, $unsent not sent/,
-			"$name: the log counts what was done");
-		if ($count == 5)
+		my $counts = "sendkit_delete_api_keys was interrupted: 3 deleted, 0 absent, 0 rejected, "
+		  . "0 unavailable, \\d+ unknown, $unsent not sent";
+		my $log = slurp_file($node->logfile, $from);
+		like($log, qr/LOG:  $counts/, "$name: the log counts what was done");
+		like($result->{stderr}, qr/NOTICE: .*$counts.*ERROR: /s, "$name: so does a notice before the error");
+		for my $told ($log, $result->{stderr})
 		{
-			like($log, qr/DETAIL:  c-\S+-1: deleted, .*c-\S+-5;silent: unknown/, "$name: and names it");
-		}
-		else
-		{
-			unlike($log, qr/c-$listener-$count-1\b/, "$name: and names none");
+			if ($count == 5)
+			{
+				like($told, qr/DETAIL:  c-\S+-1: deleted, .*c-\S+-5;silent: unknown/, "$name: and names it");
+			}
+			else
+			{
+				unlike($told, qr/c-$listener-$count-1\b/, "$name: and names none");
+			}
 		}
 		is($session->call("after-$listener-$count")->{outcome}, 'deleted', "$name: the next call works");
 	}
+}
+
+# Who wants no notices gets none, nor the log's line instead.
+foreach my $level ('warning', 'log')
+{
+	use_listener('http', 4);
+	$session->query("SET client_min_messages = $level; SET statement_timeout = '300ms'");
+	my $result =
+	  $session->query("SELECT count(*) FROM sendkit_delete_api_keys('{silent-1;silent,silent-2;silent}', '$KEY')");
+	is($result->{sqlstate}, '57014', "client_min_messages = $level: ends");
+	is(scalar(() = $result->{stderr} =~ /was interrupted/g), $level eq 'log' ? 1 : 0,
+		"client_min_messages = $level: told accordingly");
+	$session->query('RESET client_min_messages; RESET statement_timeout');
+}
+
+# Arguments are many as well: an end to the patience ends their checking.
+$session->query("CREATE TEMP TABLE many AS SELECT ARRAY(SELECT 'many-' || i FROM generate_series(1, 3000000) i) AS ids");
+{
+	$api->reset;
+	my $started = time();
+	$session->value('SELECT length(ids[1]) FROM many');
+	my $reading = time() - $started;
+	$session->query("SET statement_timeout = '200ms'");
+	$started = time();
+	my $result = $session->query("SELECT count(*) FROM many, sendkit_delete_api_keys(ids, '$KEY')");
+	is($result->{sqlstate}, '57014', 'three million ids: a timeout ends the statement');
+	cmp_ok(time() - $started, '<', 2 * $reading + 1, '... as soon as they are read');
+	is(scalar @{ $api->requests }, 0, '... before anything was sent');
+	$session->query('RESET statement_timeout; DROP TABLE many');
+}
+
+# --- answers that say much ----------------------------------------------------------
+
+SKIP:
+{
+	my $talkative = SendkitTest::Session->new($node);
+	skip 'memory cannot be told here', 2 unless memory_is_plain($talkative->pid);
+	use_listener('http', 4);
+	$api->control('POST', '/default', { directives => 'body=long-error' });
+	$talkative->query('SET sendkit.base_url = ' . literal($api->url('http')));
+	my $before = most_memory_kb($talkative->pid);
+	is($talkative->value("SELECT count(*) FROM sendkit_delete_api_keys("
+			  . "ARRAY(SELECT 'long-' || i FROM generate_series(1, 6000) i), '$KEY') WHERE outcome = 'rejected'"),
+		6000, 'six thousand answers of 60 KB');
+	cmp_ok(most_memory_kb($talkative->pid) - $before, '<', 40_000, '... of which little is kept');
+	$api->control('POST', '/default', {});
+	$talkative->quit;
 }
 
 # --- someone who watches ------------------------------------------------------------
@@ -244,6 +304,10 @@ $api->wait_for_requests(1206);
 	like($result->{stderr}, qr/NOTICE:.* 1,20\d of 1,206 done, 0 failed/,
 		'a long run says how far it is');
 	is($result->{rows}[0], 1206, 'and ends');
+
+	$result = $session->call('long-one;delay=5.5');
+	is_outcome($result, 'deleted', 'so does a single one');
+	like($result->{stderr}, qr/NOTICE: .*waiting for the SendKit API/, '... and says what it waits for');
 }
 
 # --- a thousand at a time -------------------------------------------------------------

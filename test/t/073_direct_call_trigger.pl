@@ -35,7 +35,7 @@ DECLARE
 	failure record;
 BEGIN
 	SELECT * INTO failure
-	FROM sendkit_delete_api_keys(ARRAY(SELECT id FROM removed))
+	FROM sendkit_delete_api_keys(ARRAY(SELECT id::text FROM removed))
 	WHERE NOT success AND outcome <> 'absent';
 
 	IF FOUND THEN
