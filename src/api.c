@@ -42,10 +42,6 @@
 /* The length of a percent-encoded byte */
 #define ESCAPED_BYTE 3
 
-/* What all keys of the vendor's begin with, and those for the API */
-#define KEY_PREFIX "sk_"
-#define PLATFORM_KEY_PREFIX KEY_PREFIX "user_"
-
 #define DELETED_WITHOUT_MESSAGE "API key deleted"
 #define NOTHING_DELETED "nothing was deleted"
 #define PERHAPS_DELETED "the API key may or may not have been deleted"
@@ -160,7 +156,7 @@ utf8_fault(const char *utf8)
 	if (sendkit_text_has_blank_end(utf8))
 		return "It begins or ends with a blank.";
 	/* sent, it would be in URLs, tables and logs */
-	if (strncmp(utf8, KEY_PREFIX, strlen(KEY_PREFIX)) == 0)
+	if (strncmp(utf8, SENDKIT_KEY_PREFIX, strlen(SENDKIT_KEY_PREFIX)) == 0)
 		return "It looks like a key: were the arguments swapped?";
 	if (leaves_its_place(utf8))
 		return "It has, or decodes to, a path segment \".\" or \"..\", which would address another resource.";
@@ -300,13 +296,6 @@ void
 sendkit_api_wipe_headers(SendkitHeaders *headers)
 {
 	explicit_bzero(headers, sizeof(*headers));
-}
-
-/* Is this a key of the kind that the API accepts?  Cannot raise an error. */
-bool
-sendkit_api_is_platform_key(const char *key)
-{
-	return strncmp(key, PLATFORM_KEY_PREFIX, strlen(PLATFORM_KEY_PREFIX)) == 0;
 }
 
 /* --- the answer --- */
@@ -583,7 +572,7 @@ static void
 judge_key(const Evidence *evidence, SendkitVerdict *verdict)
 {
 	verdict->key_refused = (evidence->result->status == HTTP_UNAUTHORIZED);
-	verdict->wrong_kind_of_key = !sendkit_api_is_platform_key(evidence->platform_key);
+	verdict->wrong_kind_of_key = !sendkit_platform_key_is_likely(evidence->platform_key);
 }
 
 /*

@@ -8,8 +8,8 @@
 #ifndef SENDKIT_API_H
 #define SENDKIT_API_H
 
-#include "credential.h"
 #include "http_types.h"
+#include "platform_key.h"
 #include "text.h"
 
 /*
@@ -63,7 +63,6 @@ extern void sendkit_api_set_headers(SendkitHeaders *headers, const char *platfor
 
 extern void sendkit_api_wipe_headers(SendkitHeaders *headers);
 
-extern bool sendkit_api_is_platform_key(const char *key);
 
 extern void sendkit_api_judge(const SendkitTextConverter *converter,
 							  const SendkitHttpResult *result,

@@ -12,6 +12,9 @@
 
 #include "platform_key.h"
 
+/* Workspace keys lack the "user_" */
+#define PLATFORM_KEY_PREFIX SENDKIT_KEY_PREFIX "user_"
+
 /*
  * Anything but visible ASCII could end the header and begin another one, or be
  * changed on its way.
@@ -29,4 +32,10 @@ sendkit_platform_key_fault(const char *key, size_t len)
 			return "The key contains something other than visible ASCII characters.";
 	}
 	return NULL;
+}
+
+bool
+sendkit_platform_key_is_likely(const char *key)
+{
+	return strncmp(key, PLATFORM_KEY_PREFIX, strlen(PLATFORM_KEY_PREFIX)) == 0;
 }

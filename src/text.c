@@ -21,6 +21,7 @@
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 
+#include "platform_key.h"
 #include "text.h"
 
 /* Stands for what the database's encoding cannot hold; ASCII is in all of them */
@@ -35,8 +36,7 @@
  */
 #define MIN_MASKED_KEY 6
 
-/* What the vendor's keys begin with, and how long such a word must be to be one */
-#define KEY_PREFIX "sk_"
+/* How long a word must be to be a key of the vendor's, its beginning included */
 #define MIN_KEY_WORD 11
 
 /* --- conversion functions --- */
@@ -331,7 +331,7 @@ mask_every(Joined *joined, const char *key)
 static void
 mask_key_words(Joined *joined)
 {
-	for (char *p = strstr(joined->chars, KEY_PREFIX); p; p = strstr(p, KEY_PREFIX))
+	for (char *p = strstr(joined->chars, SENDKIT_KEY_PREFIX); p; p = strstr(p, SENDKIT_KEY_PREFIX))
 	{
 		size_t		len = strcspn(p, " \"'");
 

@@ -41,7 +41,6 @@
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 
-#include "api.h"
 #include "user_mapping.h"
 
 #define WRAPPER_NAME "sendkit_fdw"
@@ -418,7 +417,7 @@ validate_key(const char *key)
 				 errmsg("invalid value for option \"%s\"", SENDKIT_KEY_OPTION),
 				 errdetail("%s", fault),
 				 errhidestmt(true), errhidecontext(true)));
-	if (!sendkit_api_is_platform_key(key))
+	if (!sendkit_platform_key_is_likely(key))
 		ereport(WARNING,
 				(errmsg("the SendKit API is likely to reject this platform key"),
 				 errdetail("Platform keys begin with \"sk_user_\"."),
