@@ -17,6 +17,7 @@ OBJS = \
 	src/http.o \
 	src/http_route.o \
 	src/http_sockets.o \
+	src/http_tls.o \
 	src/http_transfer.o \
 	src/platform_key.o \
 	src/queue.o \

@@ -525,13 +525,21 @@ judge_failure(const Evidence *evidence, SendkitVerdict *verdict)
 		case SENDKIT_HTTP_NOT_CONNECTED:
 			verdict->outcome = SENDKIT_UNAVAILABLE;
 			verdict->retryable = true;
+			verdict->unreachable = true;
 			verdict->message =
 				psprintf("could not connect to the SendKit API: %s; " NOTHING_DELETED, words);
 			break;
 		case SENDKIT_HTTP_NOT_TRUSTED:
 			verdict->outcome = SENDKIT_UNAVAILABLE;
+			verdict->unreachable = true;
 			verdict->message =
 				psprintf("could not establish a trusted connection to the SendKit API: %s; " NOTHING_DELETED, words);
+			break;
+		case SENDKIT_HTTP_REFUSED:
+			verdict->outcome = SENDKIT_UNAVAILABLE;
+			verdict->retryable = true;
+			verdict->message =
+				psprintf("the SendKit API refused to process the request; " NOTHING_DELETED);
 			break;
 		case SENDKIT_HTTP_TIMED_OUT:
 			judge_unknown(verdict, "the request was sent and no complete answer came in time");
@@ -539,6 +547,9 @@ judge_failure(const Evidence *evidence, SendkitVerdict *verdict)
 		case SENDKIT_HTTP_TOO_LARGE:
 			judge_unknown(verdict, "the answer is larger than any of the SendKit API's");
 			break;
+		case SENDKIT_HTTP_STALE:
+		case SENDKIT_HTTP_TOO_LATE:
+			/* not sent, and not for judgement */
 		case SENDKIT_HTTP_NO_ANSWER:
 		case SENDKIT_HTTP_OK:
 			judge_unknown(verdict,

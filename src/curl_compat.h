@@ -60,24 +60,30 @@ sendkit_curl_easy_can_quick_exit(void)
 }
 
 /*
- * Does libcurl look whether a connection is alive whenever it is about to use
- * it again?  Newer versions (8.22 does, 8.14 not) skip that for a second after
- * the last look.
+ * Was libcurl built with RTSP?  Some distributions' minimal one was not, and
+ * does not know its options.
  */
 static inline bool
-sendkit_curl_looks_before_reuse(void)
+sendkit_curl_has_rtsp(void)
 {
-	return sendkit_curl_version() < 0x080f00;
+	static int	answer = -1;
+
+	if (answer < 0)
+	{
+		const char *const *protocol = curl_version_info(CURLVERSION_NOW)->protocols;
+
+		while (*protocol && strcmp(*protocol, "rtsp") != 0)
+			protocol++;
+		answer = (*protocol != NULL);
+	}
+	return answer;
 }
 
-/*
- * Does libcurl let TLS read ahead of the answer?  Newer versions do (8.22, but
- * not 8.14): bytes behind an answer then wait where no socket shows them.
- */
+/* ... with HTTP/2? */
 static inline bool
-sendkit_curl_reads_ahead(void)
+sendkit_curl_has_http2(void)
 {
-	return sendkit_curl_version() >= 0x080f00;
+	return (curl_version_info(CURLVERSION_NOW)->features & CURL_VERSION_HTTP2) != 0;
 }
 
 /*

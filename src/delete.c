@@ -282,12 +282,6 @@ result_row(TupleDesc desc, const SendkitVerdict *verdict)
 	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
 }
 
-static const char *
-waits_for(const SendkitDispatcher *dispatcher pg_attribute_unused())
-{
-	return "waiting for the SendKit API";
-}
-
 static Datum
 delete_one(Call *call)
 {
@@ -299,6 +293,7 @@ delete_one(Call *call)
 		report_null("workspace_id");
 	memset(&deletion, 0, sizeof(deletion));
 	deletion.path = path_of(&call->converter, id);
+	deletion.send_before = DT_NOEND;
 	sendkit_credential_find(&call->credential, text_argument(call->fcinfo, 1));
 
 	begin_dispatch(call, 1);
@@ -306,7 +301,8 @@ delete_one(Call *call)
 	while (!deletion.finished)
 	{
 		if (is_report_due(call))
-			report_progress(call, waits_for(call->dispatcher));
+			report_progress(call, psprintf("waiting for %s",
+										sendkit_dispatcher_waits_for(call->dispatcher)));
 		(void) sendkit_dispatcher_next(call->dispatcher, until_report(call));
 	}
 
@@ -376,6 +372,7 @@ add_id(Call *call, text *id, paths_hash *seen, Bulk *bulk)
 	make_room(bulk);
 	memset(&bulk->deletions[bulk->count], 0, sizeof(SendkitDeletion));
 	bulk->deletions[bulk->count].path = path;
+	bulk->deletions[bulk->count].send_before = DT_NOEND;
 	bulk->ids[bulk->count] = id;
 	bulk->count++;
 }

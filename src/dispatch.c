@@ -16,6 +16,14 @@
  * not run into the limit again at once.  What cannot leave within its time is
  * given up as soon as that is certain.
  *
+ * A server that cannot be reached holds everything back in the same way, after
+ * some failures in a row: one request at a time probes whether it can be.  When
+ * it could not be for a whole request_timeout, all that waits is given up, with
+ * or without a seat: ten thousand more would fare no better one by one.
+ *
+ * The key may be exchanged while requests are in flight: these keep the headers
+ * that they were sent with.
+ *
  * The judging of an answer leaves garbage behind, which a context of its own
  * takes; verdicts are copied out of it.
  *
@@ -26,6 +34,7 @@
 #include "compat.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "clock.h"
 #include "dispatch.h"
@@ -41,17 +50,30 @@
 
 #define NEVER PG_INT64_MAX
 
+/* Failures in a row to connect, after which one request at a time is tried */
+#define MAX_CONNECT_FAILURES 3
+
+/* How long to wait until a connection is chosen anew, in the place of a stale one */
+#define STALE_PAUSE_MS 1
+
 /*
  * What judging an answer may take of the stack: some 200 bytes per level of a
  * body.  Not more, since the compiler touches each page of it.
  */
 #define STACK_RESERVE (16 * 1024)
 
+/* A key, and the headers that hold it */
+typedef struct KeyHeaders
+{
+	slist_node	node;			/* in the dispatcher's list */
+	SendkitHeaders headers;
+	char		key[FLEXIBLE_ARRAY_MEMBER];
+} KeyHeaders;
+
 struct SendkitDispatcher
 {
 	const SendkitTextConverter *converter;
-	const char *platform_key;
-	SendkitHeaders headers;
+	slist_head	keys;			/* KeyHeaders, the one in use first */
 	MemoryContext result_context;
 	MemoryContext judge_context;
 	SendkitTally tally;
@@ -64,8 +86,13 @@ struct SendkitDispatcher
 	dlist_head	waiting;		/* seated, but not in flight */
 	int			nwaiting;
 	dlist_head	finished;		/* with a verdict, not yet returned */
-	int64		hold_until;		/* the rate limit's end */
-	SendkitVerdict hold_verdict;	/* what imposed it */
+	int64		hold_until;		/* nothing may leave before */
+	SendkitVerdict hold_verdict;	/* what imposed that, or could not be reached */
+	int			connect_failures;	/* since something has left */
+	int			failed_probes;	/* of these, one at a time */
+	int64		unreachable_since;	/* or 0 */
+	bool		hopeless;		/* to be reached in this call */
+	bool		gave_up;		/* all that waited, since nothing was reachable */
 };
 
 /* --- verdicts --- */
@@ -76,6 +103,7 @@ copy_text(const char *text)
 	return text ? pstrdup(text) : NULL;
 }
 
+/* In the place of an earlier one, which is freed: a dispatcher may live for days. */
 static void
 copy_verdict(SendkitDispatcher *dispatcher, SendkitVerdict *to, const SendkitVerdict *from)
 {
@@ -86,6 +114,7 @@ copy_verdict(SendkitDispatcher *dispatcher, SendkitVerdict *to, const SendkitVer
 	copy.error_code = copy_text(from->error_code);
 	copy.details = copy_text(from->details);
 	MemoryContextSwitchTo(old);
+	sendkit_verdict_free(to);
 	*to = copy;
 }
 
@@ -103,23 +132,24 @@ finish(SendkitDispatcher *dispatcher, SendkitDeletion *deletion)
 
 /* Exponential, with half of it left to chance, so that callers drift apart. */
 static int64
-backoff_ms(int attempts)
+backoff_ms(int tries)
 {
 	int64		longest = BACKOFF_MS;
 
-	for (int i = 1; i < attempts && longest < MAX_BACKOFF_MS; i++)
+	for (int i = 1; i < tries && longest < MAX_BACKOFF_MS; i++)
 		longest *= 2;
 	longest = Min(longest, MAX_BACKOFF_MS);
 	return (int64) (longest * (0.5 + 0.5 * pg_prng_double(&pg_global_prng_state)));
 }
 
-/* How long to wait after an attempt that had no effect */
+/*
+ * How long to wait after a try that had no effect: what the API asks for, but
+ * never less than of our own accord.
+ */
 static int64
 pause_ms(const SendkitDeletion *deletion, const SendkitVerdict *verdict)
 {
-	if (verdict->retry_after_ms >= 0)
-		return Min(verdict->retry_after_ms, MAX_HOLD_MS);
-	return backoff_ms(deletion->attempts);
+	return Max(Min(verdict->retry_after_ms, MAX_HOLD_MS), backoff_ms(deletion->tries));
 }
 
 static int64
@@ -166,7 +196,7 @@ recall_unsent(SendkitDispatcher *dispatcher)
 
 	while ((deletion = sendkit_http_recall()) != NULL)
 	{
-		deletion->attempts--;
+		deletion->tries--;
 		leave_flight(dispatcher, deletion);
 		begin_waiting(dispatcher, deletion);
 	}
@@ -184,12 +214,51 @@ impose_hold(SendkitDispatcher *dispatcher, const SendkitVerdict *verdict, int64 
 }
 
 static void
-settle(SendkitDispatcher *dispatcher, SendkitDeletion *deletion, const SendkitVerdict *verdict)
+note_reachable(SendkitDispatcher *dispatcher)
+{
+	dispatcher->connect_failures = 0;
+	dispatcher->failed_probes = 0;
+	dispatcher->unreachable_since = 0;
+}
+
+/*
+ * The server could not be reached, as so often before that it concerns
+ * everything: what is tried from now on is a probe, one at a time.
+ */
+static void
+hold_for_probe(SendkitDispatcher *dispatcher, const SendkitDeletion *deletion)
+{
+	/* one of several that were tried together */
+	if (deletion->tried_at < dispatcher->hold_until)
+		return;
+	dispatcher->failed_probes++;
+	impose_hold(dispatcher, &deletion->verdict,
+				sendkit_clock_now() + backoff_ms(dispatcher->failed_probes));
+}
+
+static void
+note_unreachable(SendkitDispatcher *dispatcher, const SendkitDeletion *deletion)
+{
+	if (dispatcher->unreachable_since == 0)
+		dispatcher->unreachable_since = deletion->tried_at;
+	copy_verdict(dispatcher, &dispatcher->hold_verdict, &deletion->verdict);
+	dispatcher->connect_failures++;
+	if (dispatcher->connect_failures < MAX_CONNECT_FAILURES)
+		return;
+	/* trust does not come back by itself */
+	if (!deletion->verdict.retryable)
+		dispatcher->hopeless = true;
+	else
+		hold_for_probe(dispatcher, deletion);
+}
+
+/* Decides what follows from a verdict: another try, or the end. */
+static void
+conclude(SendkitDispatcher *dispatcher, SendkitDeletion *deletion, const SendkitVerdict *verdict)
 {
 	int64		now = sendkit_clock_now();
 
 	copy_verdict(dispatcher, &deletion->verdict, verdict);
-	leave_flight(dispatcher, deletion);
 	if (verdict->outcome == SENDKIT_UNAVAILABLE)
 		deletion->due = now + pause_ms(deletion, verdict);
 	else
@@ -197,12 +266,25 @@ settle(SendkitDispatcher *dispatcher, SendkitDeletion *deletion, const SendkitVe
 											dispatcher->seats);
 	if (verdict->limits_all)
 		impose_hold(dispatcher, verdict, deletion->due);
+	if (verdict->unreachable)
+		note_unreachable(dispatcher, deletion);
+	else
+		note_reachable(dispatcher);
 
-	if (verdict->retryable && deletion->attempts <= sendkit_max_retries &&
+	if (verdict->retryable && deletion->tries <= sendkit_max_retries &&
 		earliest_start(dispatcher, deletion) < deletion->deadline)
 		begin_waiting(dispatcher, deletion);
 	else
 		finish(dispatcher, deletion);
+}
+
+/* It has not left, and not for any fault of the server's. */
+static void
+come_back(SendkitDispatcher *dispatcher, SendkitDeletion *deletion)
+{
+	deletion->tries--;
+	deletion->due = sendkit_clock_now() + STALE_PAUSE_MS;
+	begin_waiting(dispatcher, deletion);
 }
 
 static void
@@ -210,32 +292,54 @@ handle_result(SendkitDispatcher *dispatcher, const SendkitHttpResult *result)
 {
 	SendkitDeletion *deletion = (SendkitDeletion *) result->tag;
 	SendkitVerdict verdict;
-	MemoryContext old = MemoryContextSwitchTo(dispatcher->judge_context);
+	MemoryContext old;
 
-	sendkit_api_judge(dispatcher->converter, result, dispatcher->platform_key, &verdict);
-	settle(dispatcher, deletion, &verdict);
+	leave_flight(dispatcher, deletion);
+	if (result->failure == SENDKIT_HTTP_STALE || result->failure == SENDKIT_HTTP_TOO_LATE)
+	{
+		/* what is too late is given up when its turn comes again */
+		come_back(dispatcher, deletion);
+		return;
+	}
+
+	old = MemoryContextSwitchTo(dispatcher->judge_context);
+	sendkit_api_judge(dispatcher->converter, result, deletion->key, &verdict);
+	conclude(dispatcher, deletion, &verdict);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(dispatcher->judge_context);
 }
 
 /* --- requests --- */
 
-static void
+/* Returns whether the request could leave now. */
+static bool
 send_deletion(SendkitDispatcher *dispatcher, SendkitDeletion *deletion, int64 now)
 {
+	const KeyHeaders *key = slist_head_element(KeyHeaders, node, &dispatcher->keys);
 	SendkitHttpRequest request;
-	int64		left = Max(deletion->deadline - now, 1);
+	int64		left = deletion->deadline - now;
+
+	/* nor waited for any longer than it may be sent */
+	if (deletion->send_before != DT_NOEND)
+		left = Min(left, (deletion->send_before - GetCurrentTimestamp()) / 1000);
+	left = Max(left, 1);
 
 	memset(&request, 0, sizeof(request));
 	request.path = deletion->path;
-	request.headers = dispatcher->headers.lines;
-	request.connect_timeout_ms = (long) Min(left, sendkit_connect_timeout);
-	request.timeout_ms = (long) left;
+	request.headers = key->headers.lines;
+	request.connect_timeout_ms = Min(left, sendkit_connect_timeout);
+	request.timeout_ms = left;
+	request.send_before = deletion->send_before;
 	request.tag = deletion;
-	sendkit_http_send(&request);
+	deletion->key = key->key;
+	if (!sendkit_http_send(&request))
+		return false;
 
-	deletion->attempts++;
+	deletion->tries++;
+	deletion->tried_at = now;
+	stop_waiting(dispatcher, deletion);
 	enter_flight(dispatcher, deletion);
+	return true;
 }
 
 static void
@@ -247,14 +351,20 @@ take_seats(SendkitDispatcher *dispatcher, int64 now)
 													dlist_pop_head_node(&dispatcher->queued));
 
 		dispatcher->nqueued--;
-		deletion->attempts = 0;
+		deletion->tries = 0;
 		deletion->due = now;
 		deletion->deadline = now + dispatcher->request_timeout;
-		if (deletion->not_after > 0)
-			deletion->deadline = Min(deletion->deadline, deletion->not_after);
 		begin_waiting(dispatcher, deletion);
 		dispatcher->seated++;
 	}
+}
+
+/* Has the time passed, by the clock on the wall, up to which it may be sent? */
+static bool
+is_too_late(const SendkitDeletion *deletion)
+{
+	return deletion->send_before != DT_NOEND &&
+		deletion->send_before <= GetCurrentTimestamp();
 }
 
 /* It never left, and no rate limit kept it: it was too late from the start. */
@@ -275,9 +385,9 @@ set_too_late(SendkitDispatcher *dispatcher, SendkitVerdict *verdict)
 static void
 give_up(SendkitDispatcher *dispatcher, SendkitDeletion *deletion)
 {
-	if (deletion->attempts == 0 && dispatcher->hold_until > 0)
+	if (deletion->tries == 0 && dispatcher->hold_verdict.message && !is_too_late(deletion))
 		copy_verdict(dispatcher, &deletion->verdict, &dispatcher->hold_verdict);
-	else if (deletion->attempts == 0)
+	else if (deletion->tries == 0 || is_too_late(deletion))
 		set_too_late(dispatcher, &deletion->verdict);
 	finish(dispatcher, deletion);
 }
@@ -291,29 +401,63 @@ send_waiting(SendkitDispatcher *dispatcher, int64 now)
 {
 	dlist_mutable_iter iter;
 	int64		wake = NEVER;
-	int			most_in_flight = Min(dispatcher->allowed_in_flight, sendkit_http_capacity());
+	bool		room = true;
 
 	dlist_foreach_modify(iter, &dispatcher->waiting)
 	{
 		SendkitDeletion *deletion = dlist_container(SendkitDeletion, node, iter.cur);
 		int64		earliest = earliest_start(dispatcher, deletion);
 
-		if (Max(earliest, now) >= deletion->deadline)
+		if (Max(earliest, now) >= deletion->deadline || is_too_late(deletion))
 		{
 			stop_waiting(dispatcher, deletion);
 			give_up(dispatcher, deletion);
 		}
 		else if (earliest > now)
 			wake = Min(wake, earliest);
-		else if (dispatcher->tally.in_flight < most_in_flight)
-		{
-			stop_waiting(dispatcher, deletion);
-			send_deletion(dispatcher, deletion, now);
-		}
 		else
-			wake = Min(wake, deletion->deadline);
+		{
+			room = room && dispatcher->tally.in_flight < dispatcher->allowed_in_flight &&
+				send_deletion(dispatcher, deletion, now);
+			if (!room)
+				wake = Min(wake, deletion->deadline);
+		}
 	}
 	return wake;
+}
+
+/* Gives all up that waits, with or without a seat: nothing could be reached for so long. */
+static void
+give_up_all(SendkitDispatcher *dispatcher, int64 now)
+{
+	recall_unsent(dispatcher);
+	while (!dlist_is_empty(&dispatcher->queued) || !dlist_is_empty(&dispatcher->waiting))
+	{
+		take_seats(dispatcher, now);
+		while (!dlist_is_empty(&dispatcher->waiting))
+		{
+			SendkitDeletion *deletion = dlist_head_element(SendkitDeletion, node,
+														   &dispatcher->waiting);
+
+			CHECK_FOR_INTERRUPTS();
+			stop_waiting(dispatcher, deletion);
+			give_up(dispatcher, deletion);
+		}
+	}
+	dispatcher->gave_up = true;
+	dispatcher->hopeless = false;
+	note_reachable(dispatcher);
+}
+
+/* When to give everything up, as it stands; or NEVER */
+static int64
+give_up_all_at(const SendkitDispatcher *dispatcher)
+{
+	if (dispatcher->hopeless)
+		return 0;
+	if (dispatcher->unreachable_since == 0)
+		return NEVER;
+	return dispatcher->unreachable_since + dispatcher->request_timeout;
 }
 
 /* Fills the seats and sends, until no seat becomes free by that. */
@@ -322,6 +466,8 @@ start_deletions(SendkitDispatcher *dispatcher, int64 now)
 {
 	int64		wake;
 
+	if (now >= give_up_all_at(dispatcher))
+		give_up_all(dispatcher, now);
 	do
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -347,6 +493,47 @@ check_room_on_stack(void)
 	check_stack_depth();
 }
 
+/* Forgets keys, all of them or all but the one in use. */
+static void
+wipe_keys(SendkitDispatcher *dispatcher, bool all)
+{
+	slist_mutable_iter iter;
+	bool		in_use = !all;
+
+	slist_foreach_modify(iter, &dispatcher->keys)
+	{
+		KeyHeaders *key = slist_container(KeyHeaders, node, iter.cur);
+
+		if (in_use)
+		{
+			in_use = false;
+			continue;
+		}
+		slist_delete_current(&iter);
+		sendkit_api_wipe_headers(&key->headers);
+		explicit_bzero(key->key, strlen(key->key));
+		pfree(key);
+	}
+}
+
+void
+sendkit_dispatcher_set_key(SendkitDispatcher *dispatcher, const char *platform_key)
+{
+	KeyHeaders *key;
+
+	if (!slist_is_empty(&dispatcher->keys) &&
+		strcmp(slist_head_element(KeyHeaders, node, &dispatcher->keys)->key, platform_key) == 0)
+		return;
+	key = MemoryContextAlloc(dispatcher->result_context,
+							 offsetof(KeyHeaders, key) + strlen(platform_key) + 1);
+	strcpy(key->key, platform_key);
+	sendkit_api_set_headers(&key->headers, key->key);
+	slist_push_head(&dispatcher->keys, &key->node);
+	/* requests in flight refer to the others */
+	if (dispatcher->tally.in_flight == 0)
+		wipe_keys(dispatcher, false);
+}
+
 SendkitDispatcher *
 sendkit_dispatcher_begin(const SendkitTextConverter *converter,
 						 const char *platform_key, int max_concurrency,
@@ -357,9 +544,9 @@ sendkit_dispatcher_begin(const SendkitTextConverter *converter,
 
 	sendkit_guc_check();
 	check_room_on_stack();
-	sendkit_http_check_idle();
+	sendkit_http_check_not_busy();
 	dispatcher->converter = converter;
-	dispatcher->platform_key = platform_key;
+	slist_init(&dispatcher->keys);
 	endpoint.base_url = sendkit_base_url;
 	endpoint.ca_file = sendkit_ca_file;
 	endpoint.proxy = sendkit_proxy;
@@ -376,7 +563,7 @@ sendkit_dispatcher_begin(const SendkitTextConverter *converter,
 
 	PG_TRY();
 	{
-		sendkit_api_set_headers(&dispatcher->headers, platform_key);
+		sendkit_dispatcher_set_key(dispatcher, platform_key);
 		sendkit_http_begin(&endpoint, max_concurrency);
 	}
 	PG_CATCH();
@@ -391,9 +578,13 @@ sendkit_dispatcher_begin(const SendkitTextConverter *converter,
 void
 sendkit_dispatcher_add(SendkitDispatcher *dispatcher, SendkitDeletion *deletion)
 {
+	/* what is to come is not judged by what was long ago */
+	if (dispatcher->seated == 0 && dispatcher->nqueued == 0)
+		note_reachable(dispatcher);
 	dlist_push_tail(&dispatcher->queued, &deletion->node);
 	dispatcher->nqueued++;
 	dispatcher->tally.added++;
+	dispatcher->gave_up = false;
 }
 
 static SendkitDeletion *
@@ -419,7 +610,7 @@ next_deletion(SendkitDispatcher *dispatcher, int64 timeout_ms, bool *woken)
 
 		if (deletion || dispatcher->seated == 0 || now >= give_up_at)
 			return deletion;
-		wake = Min(wake, give_up_at);
+		wake = Min(wake, Min(give_up_at, give_up_all_at(dispatcher)));
 		if (sendkit_http_receive(wake == NEVER ? -1 : Max(wake - now, 0), &result, woken))
 			handle_result(dispatcher, &result);
 		else if (woken && *woken)
@@ -447,6 +638,23 @@ sendkit_dispatcher_backlog(const SendkitDispatcher *dispatcher)
 	return dispatcher->nqueued + dispatcher->nwaiting;
 }
 
+bool
+sendkit_dispatcher_gave_up(const SendkitDispatcher *dispatcher)
+{
+	return dispatcher->gave_up;
+}
+
+const char *
+sendkit_dispatcher_waits_for(const SendkitDispatcher *dispatcher)
+{
+	if (dispatcher->tally.in_flight > 0)
+		return sendkit_http_is_connecting() ? "a connection" : "an answer";
+	if (dispatcher->hold_until > sendkit_clock_now())
+		return dispatcher->unreachable_since > 0 ?
+			"the API to be reachable" : "the end of a rate limit";
+	return "the next try";
+}
+
 const SendkitTally *
 sendkit_dispatcher_tally(const SendkitDispatcher *dispatcher)
 {
@@ -457,5 +665,5 @@ void
 sendkit_dispatcher_end(SendkitDispatcher *dispatcher)
 {
 	sendkit_http_end();
-	sendkit_api_wipe_headers(&dispatcher->headers);
+	wipe_keys(dispatcher, true);
 }

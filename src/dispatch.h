@@ -16,16 +16,18 @@
 typedef struct SendkitDeletion
 {
 	const char *path;			/* of the key, below the API's root */
-	int64		not_after;		/* not to be sent then, by sendkit_clock_now();
-								 * 0: no such limit */
+	TimestampTz send_before;	/* not to be sent from then on, by the clock on
+								 * the wall; infinity: no such limit */
 	SendkitVerdict verdict;		/* filled in when finished */
 	bool		finished;
 	bool		in_flight;		/* handed over, and no answer yet */
 
 	/* the dispatcher's own */
 	dlist_node	node;			/* in one of its lists, unless in flight */
-	int			attempts;
-	int64		deadline;		/* by sendkit_clock_now() */
+	const char *key;			/* that it was last sent with */
+	int			tries;
+	int64		tried_at;		/* these three by sendkit_clock_now() */
+	int64		deadline;
 	int64		due;			/* not to be sent before */
 } SendkitDeletion;
 
@@ -42,9 +44,8 @@ typedef struct SendkitTally
 
 /*
  * Returns a dispatcher of the current settings, in the current memory context,
- * where the verdicts' texts will be, too.  The converter and the key must live
- * as long.  Raises what sendkit_guc_check(),
- * sendkit_http_check_idle() and sendkit_http_begin() raise, and 54001 when
+ * where the verdicts' texts will be, too.  The converter must live as long.  Raises what sendkit_guc_check(),
+ * sendkit_http_check_not_busy() and sendkit_http_begin() raise, and 54001 when
  * the stack is nearly used up.  There is one at a time;
  * it must be ended by sendkit_dispatcher_end(), also after an error.
  */
@@ -52,6 +53,12 @@ extern SendkitDispatcher *sendkit_dispatcher_begin(const SendkitTextConverter *c
 												   const char *platform_key,
 												   int max_concurrency,
 												   int request_timeout_ms);
+
+/*
+ * Has what is sent from now on carry this key, of which a copy is taken, and
+ * wiped in the end.  Raises nothing but out of memory.
+ */
+extern void sendkit_dispatcher_set_key(SendkitDispatcher *dispatcher, const char *platform_key);
 
 /* Hands a deletion over, which must stay where it is until it is finished. */
 extern void sendkit_dispatcher_add(SendkitDispatcher *dispatcher,
@@ -76,6 +83,15 @@ extern SendkitDeletion *sendkit_dispatcher_next_unless_woken(SendkitDispatcher *
 
 /* How many were added and have not been sent yet.  Cannot raise an error. */
 extern int	sendkit_dispatcher_backlog(const SendkitDispatcher *dispatcher);
+
+/*
+ * Has all that was added been given up, since the API could not be reached for
+ * a whole request_timeout?  Cannot raise an error.
+ */
+extern bool sendkit_dispatcher_gave_up(const SendkitDispatcher *dispatcher);
+
+/* In a few words, what it is that takes so long.  Cannot raise an error. */
+extern const char *sendkit_dispatcher_waits_for(const SendkitDispatcher *dispatcher);
 
 /* How far it has come.  Cannot raise an error. */
 extern const SendkitTally *sendkit_dispatcher_tally(const SendkitDispatcher *dispatcher);

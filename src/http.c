@@ -8,8 +8,26 @@
  * served there, and serving it by longjmp would tear libcurl's state apart.
  * So the driver, sendkit_http_receive(), goes round: take what is finished;
  * serve interrupts; enter libcurl for a due timer; wait on a WaitEventSet for
- * the latch, the postmaster's death and the sockets (http_sockets.c); enter libcurl
- * for each socket that has something.
+ * the latch, the postmaster's death and the sockets (http_sockets.c); enter
+ * libcurl for each socket that has something.
+ *
+ * Room.  A request is handed to libcurl only when it can leave at once, and
+ * libcurl is entered for it on the spot.  What libcurl does nothing about then
+ * would wait inside it, out of reach of our looks and deadlines: that is taken
+ * back.  Until it is known what the server speaks, one request is under way, and
+ * it tells as soon as TLS is established.  Then there may be one per connection
+ * (HTTP/1), or STREAMS per connection and no more connections than that takes
+ * (HTTP/2).
+ *
+ * Deadlines are ours.  They are looked at after what has arrived was taken: a
+ * backend that was stopped for a while must not throw away the answers that
+ * came meanwhile.
+ *
+ * Floods.  A peer can keep libcurl busy for as long as it sends.  So a timer
+ * looks, while the transport is in use, whether libcurl should have come home
+ * long ago, because of an interrupt or a deadline; then it ends the connection
+ * that libcurl was entered for.  Where libcurl calls back in between, it is told
+ * to come home by that, too.
  *
  * libcurl resolves names in threads, which inherit the signal mask of whoever
  * starts them: a handler of PostgreSQL's must not run in one.  So every signal
@@ -22,14 +40,14 @@
  *
  * Who owns what: the pool is the session's, one static variable, and lives in
  * malloc'd memory and libcurl's.  It owns the multi handle, with the
- * connections kept in it, and the transfers.  A transfer is under way (in
- * pool->active) or spare, and used over and over until it fails.  Nothing of a
- * statement's memory is referred to between batches.  Headers belong to the
- * caller, who must not free them during a batch.
+ * connections kept in it, and the transfers: those under way, and the last one
+ * that has ended, whose strings the caller is reading.  Nothing of a
+ * statement's memory is referred to between uses.
  *
- * A batch that ends early, because an error or an interrupt jumped out of it,
- * takes its transfers out of the multi handle in sendkit_http_end(); libcurl
- * closes the connections that were in mid-answer and keeps the others.
+ * When the transport is left, idle connections stay, if they are not too many.
+ * When it is left with requests under way, because an error or an interrupt
+ * jumped out, the pool is dropped with all its connections: libcurl would keep
+ * some of them to end them in good order, and nobody would enter it for that.
  *
  * Idle connections are closed after IDLE_CLOSE_MS.  No code of ours runs in an
  * idle backend but a signal handler, and there only shutdown(2) is safe: that
@@ -47,6 +65,7 @@
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "utils/timeout.h"
+#include "utils/timestamp.h"
 
 #include "clock.h"
 #include "curl_compat.h"
@@ -64,20 +83,20 @@
 /* Setting a timer is dear next to a warm call: a second more or less is alike */
 #define IDLE_ARM_MS 1000
 
-/* Streams on one HTTP/2 connection, as far as the server agrees */
-#define MAX_STREAMS 1000L
+/* Idle connections that may stay when the transport is left */
+#define MAX_IDLE 32
 
-/*
- * libcurl takes a new HTTP/2 connection for full at this many streams, until
- * the server's settings have arrived, and opens others for the surplus.  So
- * at first no more than these are handed to it.  The rest follow when the
- * server has spoken; or, before, as soon as two requests share a connection,
- * with libcurl kept from opening another one until the server has spoken.
- */
-#define COLD_STREAMS 100
+/* Streams on one HTTP/2 connection: what servers commonly allow */
+#define STREAMS 100
+
+/* Sockets that one connection may take while it is made: two addresses are tried */
+#define SOCKETS_PER_CONNECT 2
 
 /* Socket events handled before interrupts are looked at again */
 #define EVENTS_PER_ROUND 64
+
+/* No entry into libcurl may outlast an interrupt or a deadline by much more */
+#define LONGEST_ENTRY_MS 100
 
 /*
  * A libcurl older than 7.87 waits for its resolver thread when a handle is
@@ -88,6 +107,14 @@
 
 #define NO_TIMER PG_INT64_MAX
 
+/* What the server speaks, as far as it is known */
+typedef enum ServerProtocol
+{
+	SERVER_UNKNOWN,
+	SERVER_HTTP1,
+	SERVER_HTTP2,
+} ServerProtocol;
+
 typedef struct HttpPool
 {
 	CURLM	   *multi;
@@ -95,18 +122,17 @@ typedef struct HttpPool
 	SendkitSockets sockets;
 	SendkitTransferCommon common;	/* to our transfers */
 	WaitEventSet *wait_set;		/* latch, postmaster's death, sockets */
-	dlist_head	active;
-	dlist_head	spare;
-	dlist_head	failed;			/* to be freed */
+	dlist_head	active;			/* transfers under way */
+	int			nactive;
+	SendkitTransfer *ended;		/* the one whose result was returned last, or NULL */
+	ServerProtocol server;
+	int			concurrency;	/* requests that may be under way */
+	int			connections;	/* that there may be */
+	int			max_connections;	/* what libcurl has been told of that */
+	int			full_at;		/* under way when libcurl had no room for one more */
+	int			connect_failures;	/* since a request has left */
 	int64		timer;			/* when libcurl wants to be called, or NO_TIMER */
 	int64		idle_since;		/* when the idle timeout was last set anew */
-	int			concurrency;	/* of the batch */
-	int			connections;	/* that there may be */
-	bool		sent;			/* a request has left since all was cold */
-	bool		warm;			/* ... and the server has spoken since */
-	bool		shared;			/* ... and not, but two requests share a connection */
-	bool		capped;			/* libcurl is kept to one connection */
-	bool		started;		/* a transfer was added since libcurl ran */
 	bool		signals_blocked;	/* by about_to_resolve(), until libcurl returns */
 	sigset_t	signals_before;
 } HttpPool;
@@ -115,7 +141,16 @@ typedef struct HttpPool
 static HttpPool *pool = NULL;
 static int	abandoned_pools = 0;
 static TimeoutId idle_timeout = MAX_TIMEOUTS;
-static volatile sig_atomic_t batch_open = false;
+static TimeoutId entry_timeout = MAX_TIMEOUTS;
+static volatile sig_atomic_t in_use = false;
+
+/* What a signal handler may know of an entry into libcurl */
+static volatile sig_atomic_t entered = false;
+static volatile int64 entered_at;
+static volatile curl_socket_t entered_for;
+
+/* When the first transfer's deadline is, or earlier; NO_TIMER: there is none */
+static volatile int64 next_deadline = NO_TIMER;
 
 /* --- signals --- */
 
@@ -135,6 +170,32 @@ restore_signals(const sigset_t *before)
 	pthread_sigmask(SIG_SETMASK, before, NULL);
 }
 
+/* --- entries that last too long --- */
+
+/* Safe in a signal handler. */
+static bool
+must_come_home(void)
+{
+	int64		now;
+
+	if (!entered)
+		return false;
+	now = sendkit_clock_now();
+	return now >= entered_at + LONGEST_ENTRY_MS &&
+		(InterruptPending || now >= next_deadline);
+}
+
+/* Runs in a signal handler: nothing but shutdown(2). */
+static void
+on_entry_timeout(void)
+{
+	int			save_errno = errno;
+
+	if (must_come_home())
+		sendkit_sockets_shutdown(&pool->sockets, entered_for);
+	errno = save_errno;
+}
+
 /* --- callbacks --- */
 
 /* libcurl may start a thread next. */
@@ -147,13 +208,36 @@ about_to_resolve(void)
 	pool->signals_blocked = true;
 }
 
-/* A request is about to leave, for the first time. */
+/*
+ * A request is about to leave.  This is the moment at which it is known what
+ * the server speaks.
+ */
 static void
-about_to_send(void)
+about_to_send(SendkitTransfer *transfer, bool http2)
 {
-	if (pool->sent && !pool->warm && pool->sockets.opened == 1)
-		pool->shared = true;
-	pool->sent = true;
+	pool->server = http2 ? SERVER_HTTP2 : SERVER_HTTP1;
+	pool->connect_failures = 0;
+	/* another connection has room of its own */
+	if (transfer->sockets_opened > 0)
+		pool->full_at = INT_MAX;
+}
+
+/*
+ * Called by libcurl now and then, wherever it is: a signal that would have to
+ * wait till it has come home is let in when that takes long.
+ */
+static bool
+check_must_come_home(void)
+{
+	if (pool->signals_blocked &&
+		sendkit_clock_now() >= entered_at + LONGEST_ENTRY_MS)
+	{
+		sigset_t	blocked;
+
+		pthread_sigmask(SIG_SETMASK, &pool->signals_before, &blocked);
+		pthread_sigmask(SIG_SETMASK, &blocked, NULL);
+	}
+	return must_come_home();
 }
 
 /* CURLMOPT_SOCKETFUNCTION */
@@ -174,48 +258,39 @@ on_timer(CURLM *multi pg_attribute_unused(), long timeout_ms, void *arg)
 	return 0;
 }
 
-/* --- transfers --- */
-
-/*
- * Takes a transfer out of the multi handle.  Only one that succeeded is used
- * again: a handle keeps more from a failure than can be told (a refused stream
- * would let its next request be repeated).  Its strings live on until the
- * next request.
- */
-static void
-retire_transfer(SendkitTransfer *transfer, bool succeeded)
-{
-	curl_multi_remove_handle(pool->multi, transfer->easy);
-	sendkit_transfer_forget_headers(transfer);
-	dlist_delete(&transfer->node);
-	dlist_push_head(succeeded ? &pool->spare : &pool->failed, &transfer->node);
-}
-
-static void
-free_transfers(dlist_head *transfers)
-{
-	while (!dlist_is_empty(transfers))
-	{
-		dlist_node *node = dlist_pop_head_node(transfers);
-
-		sendkit_transfer_free(dlist_container(SendkitTransfer, node, node));
-	}
-}
-
 /* --- the pool --- */
+
+static void
+free_ended(HttpPool *owner)
+{
+	if (owner->ended)
+		sendkit_transfer_free(owner->ended);
+	owner->ended = NULL;
+}
+
+/* Takes a transfer out of the multi handle, and keeps it as the last that has ended. */
+static void
+end_transfer(HttpPool *owner, SendkitTransfer *transfer)
+{
+	curl_multi_remove_handle(owner->multi, transfer->easy);
+	dlist_delete(&transfer->node);
+	owner->nactive--;
+	free_ended(owner);
+	owner->ended = transfer;
+}
 
 /* Frees a pool, also one half built. */
 static void
 free_pool(HttpPool *old)
 {
-	free_transfers(&old->spare);
-	free_transfers(&old->failed);
+	while (!dlist_is_empty(&old->active))
+		end_transfer(old, dlist_head_element(SendkitTransfer, node, &old->active));
+	free_ended(old);
 	if (old->multi)
 		curl_multi_cleanup(old->multi);
 	if (old->wait_set)
 		FreeWaitEventSet(old->wait_set);
-	if (old->sockets.epoll_fd >= 0)
-		sendkit_sockets_free(&old->sockets);
+	sendkit_sockets_free(&old->sockets);
 	sendkit_route_free(&old->route);
 	free(old);
 }
@@ -229,10 +304,17 @@ drop_pool(void)
 	if (old == NULL)
 		return;
 	block_signals(&before);
+	/* callbacks may still look at it */
 	free_pool(old);
 	pool = NULL;
 	restore_signals(&before);
 }
+
+#define SET_MULTI(multi, name, value) \
+	do { \
+		if (curl_multi_setopt((multi), (name), (value)) != CURLM_OK) \
+			return false; \
+	} while (0)
 
 static bool
 set_multi_options(HttpPool *new_pool)
@@ -242,12 +324,25 @@ set_multi_options(HttpPool *new_pool)
 	if (sendkit_curl_multi_can_quick_exit() &&
 		sendkit_curl_multi_quick_exit(multi) != CURLM_OK)
 		return false;
-	return curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, on_socket_interest) == CURLM_OK &&
-		curl_multi_setopt(multi, CURLMOPT_SOCKETDATA, &new_pool->sockets) == CURLM_OK &&
-		curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, on_timer) == CURLM_OK &&
-		curl_multi_setopt(multi, CURLMOPT_TIMERDATA, new_pool) == CURLM_OK &&
-		curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long) CURLPIPE_MULTIPLEX) == CURLM_OK &&
-		curl_multi_setopt(multi, CURLMOPT_MAX_CONCURRENT_STREAMS, MAX_STREAMS) == CURLM_OK;
+	SET_MULTI(multi, CURLMOPT_SOCKETFUNCTION, on_socket_interest);
+	SET_MULTI(multi, CURLMOPT_SOCKETDATA, &new_pool->sockets);
+	SET_MULTI(multi, CURLMOPT_TIMERFUNCTION, on_timer);
+	SET_MULTI(multi, CURLMOPT_TIMERDATA, new_pool);
+	SET_MULTI(multi, CURLMOPT_PIPELINING, (long) CURLPIPE_MULTIPLEX);
+	SET_MULTI(multi, CURLMOPT_MAX_CONCURRENT_STREAMS, (long) STREAMS);
+	return true;
+}
+
+/* Returns false if libcurl does not take it. */
+static bool
+limit_connections(int limit)
+{
+	if (limit == pool->max_connections)
+		return true;
+	SET_MULTI(pool->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long) limit);
+	SET_MULTI(pool->multi, CURLMOPT_MAXCONNECTS, (long) Max(limit, MAX_IDLE));
+	pool->max_connections = limit;
+	return true;
 }
 
 /*
@@ -313,6 +408,20 @@ report_out_of_memory(void)
 }
 
 static void
+report_curl_fault(const SendkitCurlFault *fault)
+{
+	if (fault->code == CURLE_OUT_OF_MEMORY || fault->option == NULL)
+		report_out_of_memory();
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("libcurl %s cannot be used: it does not take the option %s: %s",
+					curl_version_info(CURLVERSION_NOW)->version,
+					fault->option, curl_easy_strerror(fault->code)),
+			 errdetail("Nothing was sent to the SendKit API."),
+			 errhidestmt(true), errhidecontext(true)));
+}
+
+static void
 report_no_descriptor(const char *limit)
 {
 	ereport(ERROR,
@@ -340,7 +449,7 @@ build_wait_set(HttpPool *new_pool)
 					  new_pool->sockets.epoll_fd, NULL, NULL);
 }
 
-/* Returns a pool without a wait set, or NULL for want of memory. */
+/* Returns a pool without sockets and wait set, or NULL for want of memory. */
 static HttpPool *
 allocate_pool(const SendkitHttpEndpoint *endpoint)
 {
@@ -349,6 +458,7 @@ allocate_pool(const SendkitHttpEndpoint *endpoint)
 
 	if (new_pool == NULL)
 		return NULL;
+	dlist_init(&new_pool->active);
 	new_pool->sockets.epoll_fd = -1;
 	new_pool->timer = NO_TIMER;
 	new_pool->common.route = &new_pool->route;
@@ -356,9 +466,7 @@ allocate_pool(const SendkitHttpEndpoint *endpoint)
 	new_pool->common.max_idle_s = IDLE_CLOSE_MS / 1000;
 	new_pool->common.about_to_resolve = about_to_resolve;
 	new_pool->common.about_to_send = about_to_send;
-	dlist_init(&new_pool->active);
-	dlist_init(&new_pool->spare);
-	dlist_init(&new_pool->failed);
+	new_pool->common.must_come_home = check_must_come_home;
 
 	block_signals(&before);
 	new_pool->multi = curl_multi_init();
@@ -410,12 +518,12 @@ on_idle_timeout(void)
 {
 	int			save_errno = errno;
 
-	if (!batch_open && pool)
-		sendkit_sockets_shutdown(&pool->sockets);
+	if (!in_use && pool)
+		sendkit_sockets_shutdown(&pool->sockets, CURL_SOCKET_TIMEOUT);
 	errno = save_errno;
 }
 
-/* To be called when a batch has ended. */
+/* To be called when the transport is left. */
 static void
 arm_idle_timeout(void)
 {
@@ -450,16 +558,17 @@ rearm_idle_timeout(void)
 static void
 on_transaction_end(XactEvent event, void *arg pg_attribute_unused())
 {
-	if (event == XACT_EVENT_ABORT && !batch_open)
+	if (event == XACT_EVENT_ABORT && !in_use)
 		rearm_idle_timeout();
 }
 
 static void
-initialize_idleness(void)
+initialize_timeouts(void)
 {
 	if (idle_timeout != MAX_TIMEOUTS)
 		return;
 	idle_timeout = RegisterTimeout(USER_TIMEOUT, on_idle_timeout);
+	entry_timeout = RegisterTimeout(USER_TIMEOUT, on_entry_timeout);
 	RegisterXactCallback(on_transaction_end, NULL);
 }
 
@@ -478,7 +587,7 @@ giving_up_would_hang(void)
 		return false;
 	dlist_foreach(iter, &pool->active)
 	{
-		if (sendkit_transfer_is_resolving(dlist_container(SendkitTransfer, node, iter.cur)))
+		if (dlist_container(SendkitTransfer, node, iter.cur)->stage == SENDKIT_STAGE_RESOLVING)
 			return true;
 	}
 	return false;
@@ -492,121 +601,40 @@ static void
 abandon_pool(void)
 {
 	abandoned_pools++;
-	dlist_init(&pool->spare);
-	dlist_init(&pool->failed);
+	dlist_init(&pool->active);
 	pool->multi = NULL;
 	drop_pool();
 }
 
-/* --- the door --- */
+/* --- entering libcurl --- */
 
-void
-sendkit_http_check_idle(void)
-{
-	if (batch_open)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("cannot call the SendKit API while another call of the same session is under way"),
-				 errhidestmt(true), errhidecontext(true)));
-}
-
-void
-sendkit_http_begin(const SendkitHttpEndpoint *endpoint, int concurrency)
-{
-	int			granted;
-
-	initialize_curl();
-	initialize_idleness();
-	/* its first call may raise an error */
-	(void) sendkit_wait_event();
-	batch_open = true;
-
-	if (pool && !sendkit_route_fits(&pool->route, endpoint))
-		drop_pool();
-	if (pool == NULL)
-		build_pool(endpoint);
-
-	/* one more, because two addresses of a host may be tried at a time */
-	granted = sendkit_sockets_reserve(&pool->sockets, concurrency + 1);
-	if (granted == 0)
-		report_no_descriptor(SENDKIT_SESSION_FULL);
-	granted = Min(Max(granted - 1, 1), concurrency);
-	if (granted != pool->connections)
-	{
-		curl_multi_setopt(pool->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long) granted);
-		curl_multi_setopt(pool->multi, CURLMOPT_MAXCONNECTS, (long) granted);
-	}
-	pool->connections = granted;
-	pool->concurrency = concurrency;
-	if (pool->sockets.opened == 0)
-		pool->sent = pool->warm = pool->shared = false;
-}
-
-int
-sendkit_http_capacity(void)
-{
-	/* without HTTP/2, more requests than connections would only queue up */
-	if (pool->route.plain)
-		return pool->connections;
-	return pool->warm || pool->capped ?
-		pool->concurrency : Min(pool->concurrency, COLD_STREAMS);
-}
-
-static SendkitTransfer *
-take_spare_transfer(void)
-{
-	SendkitTransfer *transfer;
-
-	free_transfers(&pool->failed);
-	if (dlist_is_empty(&pool->spare))
-	{
-		transfer = sendkit_transfer_new(&pool->common);
-		if (transfer == NULL)
-			report_out_of_memory();
-		return transfer;
-	}
-	return dlist_container(SendkitTransfer, node, dlist_pop_head_node(&pool->spare));
-}
-
-void
-sendkit_http_send(const SendkitHttpRequest *request)
-{
-	char	   *target = sendkit_route_target(&pool->route, request->path);
-	SendkitTransfer *transfer = take_spare_transfer();
-
-	if (!sendkit_transfer_prepare(transfer, request, target) ||
-		curl_multi_add_handle(pool->multi, transfer->easy) != CURLM_OK)
-	{
-		sendkit_transfer_free(transfer);
-		report_out_of_memory();
-	}
-	pfree(target);
-	dlist_push_tail(&pool->active, &transfer->node);
-	pool->started = true;
-}
-
-/* Returns whether a request has ended, with its result. */
+/*
+ * May a thread be started during any entry?  A libcurl that queues what a
+ * thread is to do may start it later than it says.
+ */
 static bool
-take_finished(SendkitHttpResult *result)
+may_start_threads(void)
 {
-	CURLMsg    *msg;
-	int			left;
-	SendkitTransfer *transfer;
-	CURLcode	code;
+	dlist_iter	iter;
 
-	do
+	if (!sendkit_curl_starts_threads_unannounced())
+		return false;
+	dlist_foreach(iter, &pool->active)
 	{
-		msg = curl_multi_info_read(pool->multi, &left);
-		if (msg == NULL)
-			return false;
-	} while (msg->msg != CURLMSG_DONE);
+		if (dlist_container(SendkitTransfer, node, iter.cur)->stage < SENDKIT_STAGE_SENT)
+			return true;
+	}
+	return false;
+}
 
-	/* the message goes with its handle */
-	code = msg->data.result;
-	transfer = sendkit_transfer_of(msg->easy_handle);
-	sendkit_transfer_finish(transfer, code, result);
-	retire_transfer(transfer, code == CURLE_OK);
-	return true;
+/* Has the time looked at that libcurl takes. */
+static void
+watch_entries(void)
+{
+	if (!get_timeout_active(entry_timeout))
+		enable_timeout_every(entry_timeout,
+							 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LONGEST_ENTRY_MS),
+							 LONGEST_ENTRY_MS);
 }
 
 /* Enters libcurl for a socket, or for its timer (CURL_SOCKET_TIMEOUT). */
@@ -616,9 +644,14 @@ enter_curl(curl_socket_t fd, int action)
 	int			running;
 	CURLMcode	result;
 
-	if (sendkit_curl_starts_threads_unannounced())
+	watch_entries();
+	entered_for = fd;
+	entered_at = sendkit_clock_now();
+	entered = true;
+	if (may_start_threads())
 		about_to_resolve();
 	result = curl_multi_socket_action(pool->multi, fd, action, &running);
+	entered = false;
 	if (pool->signals_blocked)
 	{
 		restore_signals(&pool->signals_before);
@@ -632,69 +665,23 @@ enter_curl(curl_socket_t fd, int action)
 				 errhidestmt(true), errhidecontext(true)));
 }
 
-/*
- * Right before libcurl chooses connections for new transfers: takes the unsafe
- * ones away.  A libcurl that might choose one of those nevertheless is told to
- * make new ones, until it has closed them.
- */
-static void
-prepare_connections(void)
-{
-	bool		fresh;
-	dlist_iter	iter;
-
-	sendkit_sockets_drop_unsafe(&pool->sockets);
-	fresh = pool->sockets.dead > 0 &&
-		!sendkit_curl_looks_before_reuse();
-
-	dlist_reverse_foreach(iter, &pool->active)
-	{
-		SendkitTransfer *transfer = dlist_container(SendkitTransfer, node, iter.cur);
-
-		if (transfer->begun)
-			break;
-		sendkit_transfer_begin(transfer, fresh);
-	}
-}
-
 static void
 run_timer(void)
 {
-	if (pool->started)
-	{
-		prepare_connections();
-		pool->started = false;
-	}
 	pool->timer = NO_TIMER;
 	enter_curl(CURL_SOCKET_TIMEOUT, 0);
 }
 
-/* Keeps libcurl to one connection, or allows it what there may be. */
-static void
-cap_connections(bool cap)
-{
-	if (cap == pool->capped)
-		return;
-	curl_multi_setopt(pool->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS,
-					  cap ? 1L : (long) pool->connections);
-	pool->capped = cap;
-}
-
-static void
+/* Returns whether anything had happened. */
+static bool
 run_sockets(void)
 {
 	SendkitSocketEvent events[EVENTS_PER_ROUND];
-	int			nevents;
-	bool		sent_before = pool->sent;
+	int			nevents = sendkit_sockets_poll(&pool->sockets, events, EVENTS_PER_ROUND);
 
-	nevents = sendkit_sockets_poll(&pool->sockets, events, EVENTS_PER_ROUND);
 	for (int i = 0; i < nevents; i++)
 		enter_curl(events[i].fd, events[i].action);
-	if (nevents > 0 && sent_before)
-	{
-		pool->warm = true;
-		cap_connections(false);
-	}
+	return nevents > 0;
 }
 
 /*
@@ -709,6 +696,8 @@ wait_for_event(int64 timeout_ms)
 	bool		latch_set = false;
 	long		timeout = timeout_ms > INT_MAX ? INT_MAX : (long) timeout_ms;
 
+	/* nothing to watch over: it need not wake us */
+	disable_timeout(entry_timeout, false);
 	nevents = WaitEventSetWait(pool->wait_set, timeout, events, lengthof(events),
 							   sendkit_wait_event());
 	for (int i = 0; i < nevents; i++)
@@ -719,16 +708,250 @@ wait_for_event(int64 timeout_ms)
 			latch_set = true;
 		}
 		else if (events[i].events & WL_SOCKET_READABLE)
-			run_sockets();
+			(void) run_sockets();
 	}
 	return latch_set;
+}
+
+/* --- room --- */
+
+/* Counts the transfers that have not left yet, and the sockets they may still open. */
+static int
+count_connecting(int *sockets)
+{
+	dlist_iter	iter;
+	int			count = 0;
+
+	*sockets = 0;
+	dlist_foreach(iter, &pool->active)
+	{
+		const SendkitTransfer *transfer = dlist_container(SendkitTransfer, node, iter.cur);
+
+		if (transfer->stage == SENDKIT_STAGE_SENT)
+			continue;
+		count++;
+		*sockets += Max(SOCKETS_PER_CONNECT - transfer->sockets_opened, 0);
+	}
+	return count;
+}
+
+/* The connections that HTTP/2 needs for what may be under way */
+static int
+http2_connections(void)
+{
+	return Min((pool->concurrency + STREAMS - 1) / STREAMS, pool->connections);
+}
+
+/* Could another request leave at once? */
+static bool
+has_room(void)
+{
+	int			sockets;
+	int			connecting;
+
+	if (pool->nactive == 0)
+		return true;
+	if (pool->nactive >= pool->concurrency || pool->nactive >= pool->full_at)
+		return false;
+
+	connecting = count_connecting(&sockets);
+	switch (pool->server)
+	{
+		case SERVER_UNKNOWN:
+			/* when the first could not connect, the next need not wait for each other */
+			if (pool->connect_failures == 0)
+				return false;
+			break;
+		case SERVER_HTTP1:
+			break;
+		case SERVER_HTTP2:
+			return pool->nactive - connecting < pool->sockets.http2 * STREAMS ||
+				pool->sockets.http2 + connecting < http2_connections();
+	}
+	return pool->nactive < pool->connections &&
+		pool->sockets.opened + sockets + SOCKETS_PER_CONNECT <= pool->sockets.reserved;
+}
+
+/*
+ * Tells libcurl how many connections there may be.  With HTTP/2 it is one more
+ * than needed: one that the server is about to end takes no more requests, and
+ * may yet be kept open for long by a single one.
+ */
+static bool
+set_connection_limit(void)
+{
+	return limit_connections(pool->server == SERVER_HTTP2 ?
+							 Min(http2_connections() + 1, pool->connections) :
+							 pool->connections);
+}
+
+/* --- deadlines --- */
+
+/* Finds the next deadline anew.  Returns the transfer that it is of, or NULL. */
+static SendkitTransfer *
+find_next_deadline(void)
+{
+	SendkitTransfer *first = NULL;
+	dlist_iter	iter;
+
+	next_deadline = NO_TIMER;
+	dlist_foreach(iter, &pool->active)
+	{
+		SendkitTransfer *transfer = dlist_container(SendkitTransfer, node, iter.cur);
+		int64		deadline = sendkit_transfer_deadline(transfer);
+
+		if (deadline < next_deadline)
+		{
+			next_deadline = deadline;
+			first = transfer;
+		}
+	}
+	return first;
+}
+
+/* Gives a transfer up whose deadline has passed, if there is one. */
+static bool
+take_expired(int64 now, SendkitHttpResult *result)
+{
+	SendkitTransfer *transfer = find_next_deadline();
+
+	if (now < next_deadline)
+		return false;
+	sendkit_transfer_expire(transfer, result);
+	if (result->failure == SENDKIT_HTTP_NOT_CONNECTED)
+		pool->connect_failures++;
+	end_transfer(pool, transfer);
+	return true;
+}
+
+/* --- the door --- */
+
+/* Raises 55000 while the transport is in use. */
+void
+sendkit_http_check_not_busy(void)
+{
+	if (in_use)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot call the SendKit API while another call of the same session is under way"),
+				 errhidestmt(true), errhidecontext(true)));
+}
+
+/* Asks for room for as many connections as are wanted.  Raises 53000 if there is none. */
+static void
+reserve_connections(int wanted)
+{
+	int			granted = sendkit_sockets_reserve(&pool->sockets,
+												  pool->sockets.opened +
+												  SOCKETS_PER_CONNECT * wanted);
+
+	if (granted == 0)
+		report_no_descriptor(SENDKIT_SESSION_FULL);
+	pool->connections = Min(Max(granted - 1, 1), wanted);
+}
+
+void
+sendkit_http_begin(const SendkitHttpEndpoint *endpoint, int concurrency)
+{
+	initialize_curl();
+	initialize_timeouts();
+	/* its first call may raise an error */
+	(void) sendkit_wait_event();
+	in_use = true;
+
+	if (pool && !sendkit_route_fits(&pool->route, endpoint))
+		drop_pool();
+	if (pool == NULL)
+		build_pool(endpoint);
+
+	reserve_connections(concurrency);
+	pool->concurrency = concurrency;
+	pool->full_at = INT_MAX;
+	pool->connect_failures = 0;
+	if (pool->route.plain || !sendkit_route_speaks_http2(&pool->route))
+		pool->server = SERVER_HTTP1;
+	else if (pool->sockets.opened == 0)
+		pool->server = SERVER_UNKNOWN;
+	if (!set_connection_limit())
+		report_out_of_memory();
+}
+
+static SendkitTransfer *
+new_transfer(const SendkitHttpRequest *request)
+{
+	char	   *target = sendkit_route_target(&pool->route, request->path);
+	SendkitCurlFault fault;
+	SendkitTransfer *transfer = sendkit_transfer_new(&pool->common, request, target, &fault);
+
+	if (transfer == NULL)
+		report_curl_fault(&fault);
+	pfree(target);
+	return transfer;
+}
+
+static void
+add_transfer(SendkitTransfer *transfer)
+{
+	if (!set_connection_limit() ||
+		curl_multi_add_handle(pool->multi, transfer->easy) != CURLM_OK)
+	{
+		sendkit_transfer_free(transfer);
+		report_out_of_memory();
+	}
+	dlist_push_tail(&pool->active, &transfer->node);
+	pool->nactive++;
+	next_deadline = Min(next_deadline, sendkit_transfer_deadline(transfer));
+}
+
+bool
+sendkit_http_send(const SendkitHttpRequest *request)
+{
+	SendkitTransfer *transfer;
+
+	if (!has_room())
+		return false;
+	transfer = new_transfer(request);
+	add_transfer(transfer);
+	run_timer();
+	/* the only one has nothing to wait for but its own end */
+	if (transfer->stage > SENDKIT_STAGE_ADDED || pool->nactive == 1)
+		return true;
+
+	/* it would wait inside libcurl */
+	end_transfer(pool, transfer);
+	pool->full_at = pool->nactive;
+	return false;
+}
+
+/* Returns whether a request has ended, with its result. */
+static bool
+take_finished(SendkitHttpResult *result)
+{
+	CURLMsg    *msg;
+	int			left;
+	SendkitTransfer *transfer;
+
+	do
+	{
+		msg = curl_multi_info_read(pool->multi, &left);
+		if (msg == NULL)
+			return false;
+	} while (msg->msg != CURLMSG_DONE);
+
+	transfer = sendkit_transfer_of(msg->easy_handle);
+	sendkit_transfer_finish(transfer, msg->data.result, result);
+	if (result->failure == SENDKIT_HTTP_NOT_CONNECTED)
+		pool->connect_failures++;
+	/* the message goes with its handle */
+	end_transfer(pool, transfer);
+	return true;
 }
 
 bool
 sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result, bool *woken)
 {
 	int64		give_up = timeout_ms < 0 ? NO_TIMER : sendkit_clock_now() + timeout_ms;
-	int			capacity = sendkit_http_capacity();
+	bool		had_room = has_room();
 	bool		latch_set = false;
 
 	for (;;)
@@ -748,15 +971,21 @@ sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result, bool *woken)
 		CHECK_FOR_INTERRUPTS();
 
 		now = sendkit_clock_now();
-		if (pool->shared && !pool->warm && pool->concurrency > COLD_STREAMS)
-			cap_connections(true);
 		if (pool->timer <= now)
 			run_timer();
-		else if (give_up <= now || sendkit_http_capacity() > capacity)
+		else if (next_deadline <= now)
+		{
+			/* what has arrived comes first, unless it never ends */
+			if (now < next_deadline + LONGEST_ENTRY_MS && run_sockets())
+				continue;
+			if (take_expired(now, result))
+				return true;
+		}
+		else if (give_up <= now || (!had_room && has_room()))
 			return false;
 		else
 		{
-			int64		until = Min(pool->timer, give_up);
+			int64		until = Min(Min(pool->timer, next_deadline), give_up);
 
 			latch_set = wait_for_event(until == NO_TIMER ? -1 : until - now);
 		}
@@ -772,27 +1001,36 @@ sendkit_http_recall(void)
 	{
 		SendkitTransfer *transfer = dlist_container(SendkitTransfer, node, iter.cur);
 
-		if (transfer->sent)
+		if (transfer->stage == SENDKIT_STAGE_SENT)
 			continue;
-		retire_transfer(transfer, false);
+		end_transfer(pool, transfer);
 		return transfer->tag;
 	}
 	return NULL;
 }
 
+bool
+sendkit_http_is_connecting(void)
+{
+	int			sockets;
+
+	return pool->nactive > 0 && count_connecting(&sockets) == pool->nactive;
+}
+
 void
 sendkit_http_end(void)
 {
+	disable_timeout(entry_timeout, false);
 	if (pool && giving_up_would_hang())
 		abandon_pool();
+	else if (pool && (pool->nactive > 0 || pool->sockets.opened > MAX_IDLE))
+		drop_pool();
 	else if (pool)
 	{
-		cap_connections(false);
-		while (!dlist_is_empty(&pool->active))
-			retire_transfer(dlist_head_element(SendkitTransfer, node, &pool->active), false);
-		free_transfers(&pool->failed);
+		free_ended(pool);
 		sendkit_sockets_release_unused(&pool->sockets);
 	}
-	batch_open = false;
+	next_deadline = NO_TIMER;
+	in_use = false;
 	arm_idle_timeout();
 }

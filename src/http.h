@@ -7,7 +7,7 @@
  *
  * Use: sendkit_http_begin(); any number of sendkit_http_send() and
  * sendkit_http_receive(); sendkit_http_end(), also when an error is raised in
- * between (PG_FINALLY).  There is one such batch at a time.
+ * between (PG_FINALLY).  Only one caller at a time can use it.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,10 +17,10 @@
 #include "http_types.h"
 
 /*
- * Raises 55000 if a batch is under way: a function that a batch's owner calls,
- * a trigger for instance, cannot begin another one.
+ * Raises 55000 while the transport is in use: a function that its user calls,
+ * a trigger for instance, cannot use it, too.
  */
-extern void sendkit_http_check_idle(void);
+extern void sendkit_http_check_not_busy(void);
 
 /*
  * Makes the session's connections ready for up to concurrency requests at a
@@ -31,21 +31,19 @@ extern void sendkit_http_check_idle(void);
 extern void sendkit_http_begin(const SendkitHttpEndpoint *endpoint, int concurrency);
 
 /*
- * How many requests may be under way now, at most.  It is less at first when
- * connections are cold, and tells sendkit_http_receive() to return when it has
- * grown.  Cannot raise an error.
+ * Hands a request over, if it can leave at once.  Returns whether it can; if
+ * not, ask again when sendkit_http_receive() has returned.  When nothing is
+ * under way, it always can.  Raises 53200 when memory is short, and 0A000 when
+ * libcurl lacks something that is needed.
  */
-extern int	sendkit_http_capacity(void);
-
-/* Hands a request over.  Raises 53200 when memory is short. */
-extern void sendkit_http_send(const SendkitHttpRequest *request);
+extern bool sendkit_http_send(const SendkitHttpRequest *request);
 
 /*
  * Waits for any request to end, for at most timeout_ms (-1: for ever).
- * Returns false when the time is up, or when the capacity has grown; and, if
- * woken is not NULL, with *woken set to true when the session's latch was set,
- * which may be an interrupt that has not been served yet.  Raises what
- * CHECK_FOR_INTERRUPTS() raises, and 38000 when libcurl fails as a whole.
+ * Returns false when the time is up, when there is room for another request and
+ * was none before, or, if woken is not the null pointer, with *woken set to
+ * true, when the session's latch was set.  Raises what CHECK_FOR_INTERRUPTS()
+ * raises, and 38000 when libcurl fails as a whole.
  */
 extern bool sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result, bool *woken);
 
@@ -55,9 +53,12 @@ extern bool sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result, bo
  */
 extern void *sendkit_http_recall(void);
 
+/* Has nothing of what is under way left yet?  Cannot raise an error. */
+extern bool sendkit_http_is_connecting(void);
+
 /*
  * Gives up whatever is under way, and keeps the idle connections warm for a
- * while.  Cannot raise an error.
+ * while, if they are not too many.  Cannot raise an error.
  */
 extern void sendkit_http_end(void);
 

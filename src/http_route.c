@@ -17,6 +17,7 @@
 
 #include "curl_compat.h"
 #include "http_route.h"
+#include "http_tls.h"
 #include "url.h"
 
 /*
@@ -126,6 +127,7 @@ sendkit_route_init(SendkitRoute *route, const SendkitHttpEndpoint *endpoint)
 	if (endpoint->ca_file[0] == '\0')
 		route->ca_folder = system_ca_folder();
 	route->proxy = strdup(endpoint->proxy);
+	route->tls_to_proxy = pg_strncasecmp(endpoint->proxy, "https:", 6) == 0;
 	return route->base_path && route->base_url && route->ca_file && route->proxy;
 }
 
@@ -158,25 +160,33 @@ sendkit_route_target(const SendkitRoute *route, const char *path)
 /* --- options --- */
 
 /*
+ * HTTP/2 is for TLS, and where we can tell whether it was agreed on: else a
+ * connection that must not be used again could not be told from one that may.
+ */
+bool
+sendkit_route_speaks_http2(const SendkitRoute *route)
+{
+	return !route->plain && sendkit_curl_has_http2() && sendkit_tls_can_be_looked_into();
+}
+
+/*
  * The URL is handed over in parts, and each request's path as its target:
  * parsing a URL anew for each request, and putting it together again, is a
  * tenth of what a warm call costs libcurl 7.88.
  */
 static bool
-set_url_options(const SendkitRoute *route, CURL *easy)
+set_url_options(const SendkitRoute *route, CURL *easy, SendkitCurlFault *fault)
 {
 	SETOPT(easy, CURLOPT_CURLU, route->url);
 	SETOPT(easy, SENDKIT_CURLOPT_PROTOCOLS,
 		   route->plain ? SENDKIT_PROTOCOL_HTTP : SENDKIT_PROTOCOL_HTTPS);
 	SETOPT(easy, CURLOPT_HTTP_VERSION,
-		   (long) (route->plain ? CURL_HTTP_VERSION_1_1 : CURL_HTTP_VERSION_2TLS));
-	/* rather share the first connection than open one per request */
-	SETOPT(easy, CURLOPT_PIPEWAIT, route->plain ? 0L : 1L);
+		   (long) (sendkit_route_speaks_http2(route) ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1));
 	return true;
 }
 
 static bool
-set_tls_options(const SendkitRoute *route, CURL *easy)
+set_tls_options(const SendkitRoute *route, CURL *easy, SendkitCurlFault *fault)
 {
 	/* nothing is found in a file, if it is taken for a folder */
 	const char *no_folder = sendkit_curl_restores_defaults() ? "/dev/null" : NULL;
@@ -208,7 +218,7 @@ set_tls_options(const SendkitRoute *route, CURL *easy)
  * Plain HTTP is for loopback and stays there: a proxy would see the key.
  */
 static bool
-set_proxy_options(const SendkitRoute *route, CURL *easy)
+set_proxy_options(const SendkitRoute *route, CURL *easy, SendkitCurlFault *fault)
 {
 	SETOPT(easy, CURLOPT_PROXY, route->plain ? "" : route->proxy);
 	SETOPT(easy, CURLOPT_NOPROXY, "");
@@ -217,9 +227,9 @@ set_proxy_options(const SendkitRoute *route, CURL *easy)
 }
 
 bool
-sendkit_route_set_options(const SendkitRoute *route, CURL *easy)
+sendkit_route_set_options(const SendkitRoute *route, CURL *easy, SendkitCurlFault *fault)
 {
-	return set_url_options(route, easy) &&
-		set_tls_options(route, easy) &&
-		set_proxy_options(route, easy);
+	return set_url_options(route, easy, fault) &&
+		set_tls_options(route, easy, fault) &&
+		set_proxy_options(route, easy, fault);
 }

@@ -13,6 +13,7 @@
 
 #include <curl/curl.h>
 
+#include "http_setopt.h"
 #include "http_types.h"
 
 /* An endpoint, made ready for libcurl; everything is malloc'd */
@@ -25,17 +26,8 @@ typedef struct SendkitRoute
 	char	   *ca_file;
 	const char *ca_folder;		/* libcurl's own string; NULL: not to be used */
 	char	   *proxy;
+	bool		tls_to_proxy;
 } SendkitRoute;
-
-/*
- * Sets an option within a function that returns whether it could.  A setopt
- * can only fail for want of memory or of a feature: give up then.
- */
-#define SETOPT(easy, option, value) \
-	do { \
-		if (curl_easy_setopt((easy), (option), (value)) != CURLE_OK) \
-			return false; \
-	} while (0)
 
 /*
  * Returns false for want of memory.  The route is to be freed in either case.
@@ -48,8 +40,12 @@ extern void sendkit_route_free(SendkitRoute *route);
 /* Was the route made from these values? */
 extern bool sendkit_route_fits(const SendkitRoute *route, const SendkitHttpEndpoint *endpoint);
 
-/* Sets a handle's options that depend on the route.  Returns false if it can't. */
-extern bool sendkit_route_set_options(const SendkitRoute *route, CURL *easy);
+/* Is HTTP/2 asked for?  If not, HTTP/1.1 is all that is spoken. */
+extern bool sendkit_route_speaks_http2(const SendkitRoute *route);
+
+/* Sets a handle's options that depend on the route.  Returns false with *fault if it can't. */
+extern bool sendkit_route_set_options(const SendkitRoute *route, CURL *easy,
+									  SendkitCurlFault *fault);
 
 /*
  * Takes a request's path.  Returns the palloc'd request target (RFC 9112,

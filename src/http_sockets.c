@@ -9,17 +9,11 @@
  * A kernel other than Linux needs another body for a handful of functions.
  *
  * Idleness.  When libcurl loses interest in a socket, because its connection
- * waits for the next request, the socket stays in the epoll set.  That saves
- * two system calls per request, and it tells at once whether the idle
- * connection has become readable.  If so and it speaks HTTP/1, it must not be
- * used again: what waits there is the end of the connection, or bytes that
- * libcurl would take for the answer to the next request (it does, as of 7.88)
- * and so report a key as deleted that is not.  libcurl cannot be told to drop
- * a certain connection, but it drops one whose socket is at its end.  So the
- * socket is replaced, under its number, by one whose peer is gone.  An HTTP/2
- * connection may be readable at any time (pings, settings), and nothing on it
- * can be taken for the answer to a request not yet sent: it is dropped only
- * when the server has ended it.
+ * waits for the next request, the socket stays in the epoll set: that saves two
+ * system calls per request.  It leaves the set when something happens on it
+ * meanwhile.  Whether an idle connection is fit for another request is found
+ * out right before that is sent, by looking at the socket then.  libcurl tells
+ * us which one it has chosen by its local port.
  *
  * Identity.  libcurl closes a socket that did not get connected by itself,
  * without a word (as of 7.88), and the number may then be somebody else's: a
@@ -34,7 +28,8 @@
  */
 #include "postgres.h"
 
-#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -44,32 +39,16 @@
 
 #include "http_sockets.h"
 
-/* What idle connections are watched for: bytes, and the peer's end */
-#define IDLE_EVENTS (EPOLLIN | EPOLLRDHUP)
-
 /* Events taken from the kernel at a time */
 #define EVENT_BATCH 64
 
 /*
- * What the pool itself keeps open: our epoll set, the dead socket, and
- * libcurl's pair of sockets to wake a multi handle up.  The WaitEventSet
- * counts for itself.
+ * What the pool itself keeps open: our epoll set, and libcurl's pair of sockets
+ * to wake a multi handle up.  The WaitEventSet counts for itself.
  */
-#define OWN_DESCRIPTORS 4
+#define OWN_DESCRIPTORS 3
 
 /* --- setting up and taking down --- */
-
-/* Returns a socket whose peer is gone: reading from it finds the end at once. */
-static int
-make_dead_socket(void)
-{
-	int			pair[2];
-
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) != 0)
-		return -1;
-	close(pair[1]);
-	return pair[0];
-}
 
 static void
 release_external(int count)
@@ -112,7 +91,6 @@ set_empty(SendkitSockets *sockets)
 {
 	memset(sockets, 0, sizeof(*sockets));
 	sockets->epoll_fd = -1;
-	sockets->dead_fd = -1;
 }
 
 const char *
@@ -126,22 +104,19 @@ sendkit_sockets_init(SendkitSockets *sockets)
 
 	sockets->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (sockets->epoll_fd >= 0)
-		sockets->dead_fd = make_dead_socket();
-	if (sockets->dead_fd >= 0)
 		return NULL;
 
 	limit = kernel_limit(errno);
-	sendkit_sockets_free(sockets);
+	release_external(OWN_DESCRIPTORS);
 	return limit ? limit : "the kernel has no memory for another socket";
 }
 
 void
 sendkit_sockets_free(SendkitSockets *sockets)
 {
-	if (sockets->epoll_fd >= 0)
-		close(sockets->epoll_fd);
-	if (sockets->dead_fd >= 0)
-		close(sockets->dead_fd);
+	if (sockets->epoll_fd < 0)
+		return;
+	close(sockets->epoll_fd);
 	free(sockets->sockets);
 	release_external(sockets->reserved + OWN_DESCRIPTORS);
 	set_empty(sockets);
@@ -189,8 +164,8 @@ forget_socket(SendkitSockets *sockets, SendkitSocket *entry)
 {
 	if (entry->ours)
 		sockets->opened--;
-	if (entry->dead)
-		sockets->dead--;
+	if (entry->http2)
+		sockets->http2--;
 	memset(entry, 0, sizeof(*entry));
 }
 
@@ -319,51 +294,97 @@ sendkit_sockets_watch(SendkitSockets *sockets, curl_socket_t fd, int what)
 	if (!entry->wanted)
 	{
 		/* an idle connection stays in the set; libcurl's own tools do not */
-		if (!register_events(sockets, fd, entry, entry->ours ? IDLE_EVENTS : 0))
-			forget_socket(sockets, entry);	/* closed already */
+		if (!entry->ours)
+			register_events(sockets, fd, entry, 0);
 		return true;
 	}
 
 	if (what & CURL_POLL_IN)
-		events |= IDLE_EVENTS;
+		events |= EPOLLIN | EPOLLRDHUP;
 	if (what & CURL_POLL_OUT)
 		events |= EPOLLOUT;
 	return register_events(sockets, fd, entry, events);
 }
 
-void
-sendkit_sockets_set_multiplexed(SendkitSockets *sockets, curl_socket_t fd)
+/* --- what the connection that libcurl has chosen is like --- */
+
+/* Returns the local port of a socket of ours, or 0. */
+static int
+local_port_of(SendkitSocket *entry, curl_socket_t fd)
 {
-	if (fd >= 0 && fd < sockets->size && sockets->sockets[fd].ours)
-		sockets->sockets[fd].multiplexed = true;
+	union
+	{
+		struct sockaddr any;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+	}			address;
+	socklen_t	len = sizeof(address);
+
+	if (entry->local_port == 0 && getsockname(fd, &address.any, &len) == 0)
+		entry->local_port = ntohs(address.any.sa_family == AF_INET6 ?
+								  address.v6.sin6_port : address.v4.sin_port);
+	return entry->local_port;
+}
+
+/* Returns the next of our sockets with that local port behind fd, or -1. */
+static curl_socket_t
+next_with_port(const SendkitSockets *sockets, curl_socket_t fd, int local_port)
+{
+	while (++fd < sockets->size)
+	{
+		if (sockets->sockets[fd].ours &&
+			local_port_of(&sockets->sockets[fd], fd) == local_port)
+			return fd;
+	}
+	return -1;
+}
+
+/*
+ * Is one of these events there now, on any socket with that local port?  There
+ * is one, or one for each kind of address.  Yes, if there is none: not known.
+ */
+static bool
+any_event(const SendkitSockets *sockets, int local_port, short events)
+{
+	curl_socket_t fd = next_with_port(sockets, -1, local_port);
+
+	if (fd < 0)
+		return true;
+	for (; fd >= 0; fd = next_with_port(sockets, fd, local_port))
+	{
+		struct pollfd pfd = {.fd = fd,.events = events};
+
+		if (poll(&pfd, 1, 0) != 0)
+			return true;
+	}
+	return false;
+}
+
+bool
+sendkit_sockets_are_quiet(const SendkitSockets *sockets, int local_port)
+{
+	return !any_event(sockets, local_port, POLLIN | POLLRDHUP);
+}
+
+bool
+sendkit_sockets_have_ended(const SendkitSockets *sockets, int local_port)
+{
+	return any_event(sockets, local_port, POLLRDHUP);
+}
+
+void
+sendkit_sockets_note_http2(SendkitSockets *sockets, int local_port)
+{
+	curl_socket_t fd = next_with_port(sockets, -1, local_port);
+
+	if (fd >= 0 && !sockets->sockets[fd].http2)
+	{
+		sockets->sockets[fd].http2 = true;
+		sockets->http2++;
+	}
 }
 
 /* --- events --- */
-
-/*
- * An idle connection has become readable, or was hung up.  Either way it need
- * not be reported again, unless its peer is still to end it.
- */
-static void
-handle_idle_event(SendkitSockets *sockets, curl_socket_t fd, SendkitSocket *entry,
-				  uint32 events)
-{
-	bool		ended = (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
-
-	if (entry->ours && (ended || !entry->multiplexed))
-	{
-		/* the kernel forgets the old socket, and with it its registration */
-		if (dup3(sockets->dead_fd, fd, O_CLOEXEC) >= 0)
-		{
-			entry->registered = 0;
-			entry->inode = inode_of(fd);
-			entry->dead = true;
-			sockets->dead++;
-		}
-	}
-	else
-		register_events(sockets, fd, entry, entry->ours ? EPOLLRDHUP : 0);
-}
 
 static int
 action_of(uint32 events)
@@ -379,19 +400,14 @@ action_of(uint32 events)
 	return action;
 }
 
-/*
- * Takes up to max events from the kernel: deals with those of idle connections,
- * and fills in the others.  Returns how many those are, and in *taken how many
- * there were in all.
- */
-static int
-take_events(SendkitSockets *sockets, SendkitSocketEvent *events, int max, int *taken)
+int
+sendkit_sockets_poll(SendkitSockets *sockets, SendkitSocketEvent *events, int max)
 {
 	struct epoll_event ready[EVENT_BATCH];
+	int			nready = epoll_wait(sockets->epoll_fd, ready, Min(max, EVENT_BATCH), 0);
 	int			nevents = 0;
 
-	*taken = epoll_wait(sockets->epoll_fd, ready, Min(max, EVENT_BATCH), 0);
-	for (int i = 0; i < *taken; i++)
+	for (int i = 0; i < nready; i++)
 	{
 		curl_socket_t fd = ready[i].data.fd;
 		SendkitSocket *entry = socket_entry(sockets, fd);
@@ -400,7 +416,8 @@ take_events(SendkitSockets *sockets, SendkitSocketEvent *events, int max, int *t
 			continue;
 		if (!entry->wanted)
 		{
-			handle_idle_event(sockets, fd, entry, ready[i].events);
+			/* idle: whoever is to use it will look */
+			register_events(sockets, fd, entry, 0);
 			continue;
 		}
 		events[nevents].fd = fd;
@@ -410,32 +427,13 @@ take_events(SendkitSockets *sockets, SendkitSocketEvent *events, int max, int *t
 	return nevents;
 }
 
-int
-sendkit_sockets_poll(SendkitSockets *sockets, SendkitSocketEvent *events, int max)
-{
-	int			taken;
-
-	return take_events(sockets, events, max, &taken);
-}
-
 void
-sendkit_sockets_drop_unsafe(SendkitSockets *sockets)
-{
-	/* events that libcurl waits for are reported again */
-	SendkitSocketEvent later[EVENT_BATCH];
-	int			taken = EVENT_BATCH;
-
-	/* the kernel reports another batch each time, until it has been round */
-	for (int seen = 0; taken == EVENT_BATCH && seen <= sockets->opened; seen += taken)
-		(void) take_events(sockets, later, EVENT_BATCH, &taken);
-}
-
-void
-sendkit_sockets_shutdown(const SendkitSockets *sockets)
+sendkit_sockets_shutdown(const SendkitSockets *sockets, curl_socket_t which)
 {
 	for (int fd = 0; fd < sockets->size; fd++)
 	{
-		if (is_still_ours(&sockets->sockets[fd], fd))
+		if ((which == CURL_SOCKET_TIMEOUT || which == fd) &&
+			is_still_ours(&sockets->sockets[fd], fd))
 			shutdown(fd, SHUT_RDWR);
 	}
 }

@@ -19,8 +19,8 @@ typedef struct SendkitSocket
 {
 	bool		ours;			/* opened by sendkit_sockets_open() */
 	bool		wanted;			/* libcurl waits for it */
-	bool		multiplexed;	/* speaks HTTP/2 */
-	bool		dead;			/* ours no more but by its number */
+	bool		http2;			/* carries a connection that speaks it */
+	int			local_port;		/* 0: not asked for yet */
 	ino_t		inode;			/* of ours: tells it from a successor */
 	uint32		registered;		/* what epoll has been told to watch */
 } SendkitSocket;
@@ -30,10 +30,9 @@ typedef struct SendkitSockets
 	SendkitSocket *sockets;		/* malloc'd */
 	int			size;			/* of the array */
 	int			epoll_fd;
-	int			dead_fd;		/* a socket whose peer is gone, see http_sockets.c */
 	int			reserved;		/* descriptors that fd.c granted us */
 	int			opened;			/* of them in use */
-	int			dead;			/* of those, dropped but not yet closed */
+	int			http2;			/* of those, that speak HTTP/2 */
 	const char *refused;		/* why there is no descriptor for a socket, or NULL */
 } SendkitSockets;
 
@@ -54,7 +53,10 @@ typedef struct SendkitSocketEvent
 /* Returns NULL, or in words which limit of fd.c's or the kernel's is reached. */
 extern const char *sendkit_sockets_init(SendkitSockets *sockets);
 
-/* Gives everything back.  The connections themselves must be closed already. */
+/*
+ * Gives everything back, also of sockets never set up.  The connections
+ * themselves must be closed already.
+ */
 extern void sendkit_sockets_free(SendkitSockets *sockets);
 
 /*
@@ -77,20 +79,25 @@ extern int	sendkit_sockets_close(SendkitSockets *sockets, curl_socket_t fd);
  */
 extern bool sendkit_sockets_watch(SendkitSockets *sockets, curl_socket_t fd, int what);
 
-/* A finished answer came by this socket in HTTP/2. */
-extern void sendkit_sockets_set_multiplexed(SendkitSockets *sockets, curl_socket_t fd);
+/*
+ * Of the socket with this local port, which libcurl has chosen for a request:
+ * is there nothing to be read from it, neither bytes nor the peer's end?  Has
+ * the peer ended it?  Where it cannot be told, the cautious answer is given.
+ */
+extern bool sendkit_sockets_are_quiet(const SendkitSockets *sockets, int local_port);
+extern bool sendkit_sockets_have_ended(const SendkitSockets *sockets, int local_port);
+
+/* Its connection, which is new, speaks HTTP/2. */
+extern void sendkit_sockets_note_http2(SendkitSockets *sockets, int local_port);
 
 /* Fills in up to max events that are there now, without waiting.  Returns how many. */
 extern int	sendkit_sockets_poll(SendkitSockets *sockets,
 								 SendkitSocketEvent *events, int max);
 
 /*
- * Makes idle connections unusable that must not carry another request.  To be
- * called right before libcurl chooses one.
+ * Ends one connection, or all of them (CURL_SOCKET_TIMEOUT), towards the network.
+ * Safe in a signal handler.
  */
-extern void sendkit_sockets_drop_unsafe(SendkitSockets *sockets);
-
-/* Closes all connections towards the network.  Safe in a signal handler. */
-extern void sendkit_sockets_shutdown(const SendkitSockets *sockets);
+extern void sendkit_sockets_shutdown(const SendkitSockets *sockets, curl_socket_t which);
 
 #endif							/* SENDKIT_HTTP_SOCKETS_H */

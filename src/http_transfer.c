@@ -3,30 +3,65 @@
  * http_transfer.c
  *	  One request and its answer, on a libcurl easy handle.
  *
- * What never changes is set when a transfer is made, what is the request's own
- * when it is prepared.  From then on libcurl calls back, for each piece of the
- * answer and at each turn that matters here: about to resolve, to connect, to
- * send.  Callbacks run inside libcurl and must neither raise an error nor
- * palloc nor serve interrupts.  They write to the transfer's own malloc'd
- * memory, and set a flag for trouble, which is looked at when libcurl has come
- * home and the transfer's result is asked for.
+ * A transfer is made for one request and freed after it: libcurl's handles
+ * remember more of an earlier transfer than they should (7.83 to 8.1 a pointer
+ * to its last header, freed long since, to which a folded header line is
+ * appended; others a refused stream), and a new one costs a microsecond or two.
+ *
+ * libcurl calls back for each piece of the answer and at each turn that matters
+ * here: about to resolve, to open a socket, to send.  Callbacks run inside
+ * libcurl and must neither raise an error nor palloc nor serve interrupts.
+ * They write to the transfer's own malloc'd memory, and note trouble, which is
+ * looked at when libcurl has come home and the transfer's result is asked for.
+ *
+ * Sent once.  The callback that tells that a request is about to leave moves
+ * the transfer to its last stage.  From then on it may neither look a name up,
+ * nor open a socket, nor leave again: whatever makes libcurl want to repeat it,
+ * it fails instead.  libcurl (Curl_retry_request() in its transfer.c) repeats
+ * for three reasons.  A connection that was used before ends without a byte of
+ * an answer: the request may have been processed, and repeating it could revoke
+ * a key made in between.  A server asks for HTTP/1.1 by HTTP_1_1_REQUIRED: the
+ * same.  A stream was refused, by REFUSED_STREAM or by a number above the last
+ * one of GOAWAY: then the protocol guarantees that the request was not processed
+ * (RFC 9113, section 8.7).  The first reason is taken away by an option meant
+ * for RTSP, a request of which that only receives is not repeated for a lost
+ * connection; HTTP makes no other use of it.  The second leaves words in the
+ * error buffer.  So with that option, and without words, it is the third.
+ *
+ * Sent on a clean connection.  What a peer sends after an answer is taken by
+ * libcurl for the answer to the next request on that connection, wherever it
+ * waits: in the kernel, or decrypted inside TLS.  So right before a request
+ * leaves on an HTTP/1 connection that was used before, both are looked at, and
+ * the connection is given up if there is anything.  HTTP/2 tells answers apart
+ * by stream.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
+#include "utils/timestamp.h"
+
+#include "clock.h"
 #include "curl_compat.h"
+#include "http_tls.h"
 #include "http_transfer.h"
 
 /* Caps on an answer, in bytes: the API's are some hundred */
 #define MAX_BODY_SIZE (64 * 1024)
 #define MAX_HEADER_SIZE (64 * 1024)
 
-/* A body's first buffer, and the largest that is kept for the next answer */
+/* A body's first buffer, in bytes */
 #define BODY_BUFFER_SIZE 1024
-#define KEPT_BODY_SIZE 8192
 
-/* --- callbacks --- */
+/*
+ * libcurl shares its own time-out out among the addresses of a host, and so
+ * must know it; ours, which is looked at after what has arrived was taken, is
+ * to be the first.
+ */
+#define CONNECT_SLACK_MS 1000
+
+/* --- callbacks: the answer --- */
 
 static bool
 grow_body(SendkitTransfer *transfer, size_t needed)
@@ -41,7 +76,7 @@ grow_body(SendkitTransfer *transfer, size_t needed)
 	grown = realloc(transfer->body, size);
 	if (grown == NULL)
 	{
-		transfer->no_memory = true;
+		transfer->trouble = SENDKIT_TROUBLE_MEMORY;
 		return false;
 	}
 	transfer->body = grown;
@@ -58,7 +93,7 @@ on_body(char *data, size_t size, size_t nmemb, void *arg)
 
 	if (len > MAX_BODY_SIZE - transfer->body_len)
 	{
-		transfer->too_large = true;
+		transfer->trouble = SENDKIT_TROUBLE_TOO_LARGE;
 		return 0;
 	}
 	if (!grow_body(transfer, transfer->body_len + len + 1))
@@ -69,15 +104,11 @@ on_body(char *data, size_t size, size_t nmemb, void *arg)
 	return len;
 }
 
-/*
- * Keeps the value of a Retry-After header.  CURLINFO_RETRY_AFTER will not do:
- * it takes a number that overflows for none at all.
- */
+/* Keeps a header's value if the line is one of that name, which ends in a colon. */
 static void
-keep_retry_after(SendkitTransfer *transfer, const char *line, size_t len)
+keep_value(const char *name, const char *line, size_t len, char *value)
 {
-	static const char name[] = "retry-after:";
-	size_t		name_len = sizeof(name) - 1;
+	size_t		name_len = strlen(name);
 
 	if (len < name_len || pg_strncasecmp(line, name, name_len) != 0)
 		return;
@@ -87,26 +118,9 @@ keep_retry_after(SendkitTransfer *transfer, const char *line, size_t len)
 		line++, len--;
 	while (len > 0 && (unsigned char) line[len - 1] <= ' ')
 		len--;
-	if (len >= MAX_RETRY_AFTER_SIZE)
-		len = MAX_RETRY_AFTER_SIZE - 1;
-	memcpy(transfer->retry_after, line, len);
-	transfer->retry_after[len] = '\0';
-	transfer->has_retry_after = true;
-}
-
-/*
- * An HTTP/1 connection whose unread bytes might wait inside TLS, unseen by
- * http_sockets.c, must not be used again: they would be taken for the answer to the
- * next request.  The status line is the first that tells the protocol.
- */
-static void
-forbid_unsafe_reuse(SendkitTransfer *transfer, const char *status_line)
-{
-	if (transfer->common->route->plain || status_line[5] != '1' ||
-		!sendkit_curl_reads_ahead())
-		return;
-	if (curl_easy_setopt(transfer->easy, CURLOPT_FORBID_REUSE, 1L) == CURLE_OK)
-		transfer->forbid_reuse = true;
+	len = Min(len, SENDKIT_HEADER_VALUE_SIZE - 1);
+	memcpy(value, line, len);
+	value[len] = '\0';
 }
 
 /* CURLOPT_HEADERFUNCTION: called once per line */
@@ -119,28 +133,51 @@ on_header(char *data, size_t size, size_t nmemb, void *arg)
 	transfer->header_len += len;
 	if (transfer->header_len > MAX_HEADER_SIZE)
 	{
-		transfer->too_large = true;
+		transfer->trouble = SENDKIT_TROUBLE_TOO_LARGE;
 		return 0;
 	}
 	/* a status line: what came before belonged to an interim answer */
 	if (len > 5 && memcmp(data, "HTTP/", 5) == 0)
 	{
-		transfer->has_retry_after = false;
+		transfer->retry_after[0] = transfer->date[0] = '\0';
 		transfer->headers_complete = false;
-		forbid_unsafe_reuse(transfer, data);
 	}
 	else if (len > 0 && (data[0] == '\r' || data[0] == '\n'))
 		transfer->headers_complete = true;
-	keep_retry_after(transfer, data, len);
+	/* CURLINFO_RETRY_AFTER takes a number that overflows for none at all */
+	keep_value("retry-after:", data, len, transfer->retry_after);
+	keep_value("date:", data, len, transfer->date);
 	return len;
 }
 
-/* CURLOPT_RESOLVER_START_FUNCTION */
+/* --- callbacks: on the way --- */
+
+/*
+ * May the transfer go on to connect or to send?  Not if it was sent already:
+ * see above for what libcurl's wish to send it again proves.
+ */
+static bool
+may_go_on(SendkitTransfer *transfer)
+{
+	if (transfer->stage < SENDKIT_STAGE_SENT)
+		return true;
+	if (transfer->trouble == SENDKIT_TROUBLE_NONE)
+		transfer->trouble = sendkit_curl_has_rtsp() && transfer->error[0] == '\0' ?
+			SENDKIT_TROUBLE_REFUSED : SENDKIT_TROUBLE_LOST;
+	return false;
+}
+
+/* CURLOPT_RESOLVER_START_FUNCTION: anything but 0 ends the transfer */
 static int
 on_resolve(void *resolver pg_attribute_unused(), void *reserved pg_attribute_unused(),
 		   void *arg)
 {
-	((SendkitTransfer *) arg)->common->about_to_resolve();
+	SendkitTransfer *transfer = (SendkitTransfer *) arg;
+
+	if (!may_go_on(transfer))
+		return 1;
+	transfer->stage = Max(transfer->stage, SENDKIT_STAGE_RESOLVING);
+	transfer->common->about_to_resolve();
 	return 0;
 }
 
@@ -150,11 +187,16 @@ on_open_socket(void *arg, curlsocktype purpose pg_attribute_unused(),
 			   struct curl_sockaddr *address)
 {
 	SendkitTransfer *transfer = (SendkitTransfer *) arg;
-	SendkitSockets *sockets = transfer->common->sockets;
-	curl_socket_t fd = sendkit_sockets_open(sockets, address);
+	curl_socket_t fd;
 
-	if (fd == CURL_SOCKET_BAD)
-		transfer->no_descriptor = sockets->refused;
+	if (!may_go_on(transfer))
+		return CURL_SOCKET_BAD;
+	transfer->stage = SENDKIT_STAGE_CONNECTING;
+	fd = sendkit_sockets_open(transfer->common->sockets, address);
+	if (fd != CURL_SOCKET_BAD)
+		transfer->sockets_opened++;
+	else if (transfer->common->sockets->refused)
+		transfer->trouble = SENDKIT_TROUBLE_DESCRIPTOR;
 	return fd;
 }
 
@@ -165,29 +207,72 @@ on_close_socket(void *arg, curl_socket_t fd)
 	return sendkit_sockets_close((SendkitSockets *) arg, fd);
 }
 
-/*
- * CURLOPT_PREREQFUNCTION: connected, and about to send.  Called once more
- * before libcurl sends a request again, which the option CURLOPT_RTSP_REQUEST
- * (set_resend_options()) leaves to it for refused HTTP/2 streams only.  As a
- * second guard, it must have been silent: it words every other trouble.
- */
+/* CURLOPT_XFERINFOFUNCTION: anything but 0 ends the transfer */
 static int
-on_about_to_send(void *arg, char *peer_ip pg_attribute_unused(),
-				 char *local_ip pg_attribute_unused(),
-				 int peer_port pg_attribute_unused(),
-				 int local_port pg_attribute_unused())
+on_progress(void *arg, curl_off_t dltotal pg_attribute_unused(),
+			curl_off_t dlnow pg_attribute_unused(), curl_off_t ultotal pg_attribute_unused(),
+			curl_off_t ulnow pg_attribute_unused())
 {
 	SendkitTransfer *transfer = (SendkitTransfer *) arg;
 
-	if (transfer->sent &&
-		(transfer->error[0] != '\0' || transfer->common->route->plain))
+	if (!transfer->common->must_come_home())
+		return 0;
+	transfer->trouble = SENDKIT_TROUBLE_INTERRUPTED;
+	return 1;
+}
+
+/* May the connection that the transfer is about to use carry its request? */
+static bool
+connection_is_usable(const SendkitTransfer *transfer, const SendkitTls *tls, int local_port)
+{
+	const SendkitTransferCommon *common = transfer->common;
+
+	/* just made for it: there was no answer before */
+	if (transfer->sockets_opened > 0)
+		return true;
+	if (tls && sendkit_tls_speaks_http2(tls))
+		return !sendkit_sockets_have_ended(common->sockets, local_port);
+	/* bytes could wait inside the TLS to the proxy, where nobody can look */
+	if (common->route->tls_to_proxy)
+		return false;
+	if (!common->route->plain && (tls == NULL || sendkit_tls_holds_bytes(tls)))
+		return false;
+	return sendkit_sockets_are_quiet(common->sockets, local_port);
+}
+
+/* CURLOPT_PREREQFUNCTION: connected, and about to send */
+static int
+on_about_to_send(void *arg, char *peer_ip pg_attribute_unused(),
+				 char *local_ip pg_attribute_unused(),
+				 int peer_port pg_attribute_unused(), int local_port)
+{
+	SendkitTransfer *transfer = (SendkitTransfer *) arg;
+	const SendkitTls *tls;
+	bool		http2;
+
+	if (!may_go_on(transfer))
+		return CURL_PREREQFUNC_ABORT;
+
+	/* connected: whatever went wrong on the way there does not matter now */
+	transfer->trouble = SENDKIT_TROUBLE_NONE;
+	tls = sendkit_tls_of(transfer->easy);
+	http2 = tls && sendkit_tls_speaks_http2(tls);
+	if (!connection_is_usable(transfer, tls, local_port))
+		transfer->trouble = SENDKIT_TROUBLE_STALE;
+	else if (transfer->send_before != DT_NOEND &&
+			 transfer->send_before <= GetCurrentTimestamp())
+		transfer->trouble = SENDKIT_TROUBLE_TOO_LATE;
+	if (transfer->trouble != SENDKIT_TROUBLE_NONE)
 	{
-		transfer->resend_refused = true;
+		/* else libcurl keeps the connection, for the next to meet */
+		(void) curl_easy_setopt(transfer->easy, CURLOPT_FORBID_REUSE, 1L);
 		return CURL_PREREQFUNC_ABORT;
 	}
-	if (!transfer->sent)
-		transfer->common->about_to_send();
-	transfer->sent = true;
+
+	transfer->stage = SENDKIT_STAGE_SENT;
+	if (http2 && transfer->sockets_opened > 0)
+		sendkit_sockets_note_http2(transfer->common->sockets, local_port);
+	transfer->common->about_to_send(transfer, http2);
 	return CURL_PREREQFUNC_OK;
 }
 
@@ -198,39 +283,21 @@ on_about_to_send(void *arg, char *peer_ip pg_attribute_unused(),
  * may suggest, libcurl is to do this only.
  */
 static bool
-set_request_options(CURL *easy)
+set_request_options(CURL *easy, SendkitCurlFault *fault)
 {
 	SETOPT(easy, CURLOPT_CUSTOMREQUEST, "DELETE");
 	SETOPT(easy, CURLOPT_NOSIGNAL, 1L);
 	SETOPT(easy, CURLOPT_FOLLOWLOCATION, 0L);
 	SETOPT(easy, CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
 	SETOPT(easy, CURLOPT_HEADEROPT, (long) CURLHEADER_SEPARATE);
-	return true;
-}
-
-/*
- * libcurl silently repeats a request in two cases (Curl_retry_request() in its
- * http_transfer.c): when a connection that was used before ends without a byte of
- * an answer; and when an HTTP/2 stream was refused, by RST_STREAM with
- * REFUSED_STREAM or by a number above the last one of GOAWAY.  In the second
- * case the protocol guarantees that the request was not processed (RFC 9113,
- * section 8.7).  In the first it may have been, and repeating it could revoke
- * a key made in between.  The one switch that takes the first case away is
- * meant for RTSP: a request that only receives is not repeated for a lost
- * connection.  HTTP makes no other use of it.  It leaves the second case (and,
- * in newer versions, HTTP_1_1_REQUIRED, by which a server asks to be sent the
- * request again).  A libcurl built without RTSP knows no such option: then
- * nothing can be sent.
- */
-static bool
-set_resend_options(CURL *easy)
-{
-	SETOPT(easy, CURLOPT_RTSP_REQUEST, (long) CURL_RTSPREQ_RECEIVE);
+	/* not repeated for a lost connection: see above */
+	if (sendkit_curl_has_rtsp())
+		SETOPT(easy, CURLOPT_RTSP_REQUEST, (long) CURL_RTSPREQ_RECEIVE);
 	return true;
 }
 
 static bool
-set_callbacks(CURL *easy, SendkitTransfer *transfer)
+set_callbacks(CURL *easy, SendkitTransfer *transfer, SendkitCurlFault *fault)
 {
 	SETOPT(easy, CURLOPT_PRIVATE, transfer);
 	SETOPT(easy, CURLOPT_ERRORBUFFER, transfer->error);
@@ -246,84 +313,28 @@ set_callbacks(CURL *easy, SendkitTransfer *transfer)
 	SETOPT(easy, CURLOPT_RESOLVER_START_DATA, transfer);
 	SETOPT(easy, CURLOPT_PREREQFUNCTION, on_about_to_send);
 	SETOPT(easy, CURLOPT_PREREQDATA, transfer);
+	SETOPT(easy, CURLOPT_XFERINFOFUNCTION, on_progress);
+	SETOPT(easy, CURLOPT_XFERINFODATA, transfer);
+	SETOPT(easy, CURLOPT_NOPROGRESS, 0L);
 	return true;
 }
 
 static bool
-set_options(CURL *easy, SendkitTransfer *transfer)
+set_connection_options(CURL *easy, const SendkitTransfer *transfer, SendkitCurlFault *fault)
 {
-	if (sendkit_curl_easy_can_quick_exit() &&
-		sendkit_curl_easy_quick_exit(easy) != CURLE_OK)
+	int64		timeout_ms = transfer->connect_timeout_ms + CONNECT_SLACK_MS;
+
+	fault->option = "CURLOPT_QUICK_EXIT";
+	fault->code = sendkit_curl_easy_can_quick_exit() ?
+		sendkit_curl_easy_quick_exit(easy) : CURLE_OK;
+	if (fault->code != CURLE_OK)
 		return false;
+	SETOPT(easy, CURLOPT_CONNECTTIMEOUT_MS, (long) timeout_ms);
 	SETOPT(easy, CURLOPT_TCP_KEEPALIVE, 1L);
 	SETOPT(easy, CURLOPT_MAXAGE_CONN, transfer->common->max_idle_s);
-	return set_request_options(easy) &&
-		set_resend_options(easy) &&
-		sendkit_route_set_options(transfer->common->route, easy) &&
-		set_callbacks(easy, transfer);
-}
-
-/* --- a transfer's life --- */
-
-SendkitTransfer *
-sendkit_transfer_new(const SendkitTransferCommon *common)
-{
-	SendkitTransfer *transfer = calloc(1, sizeof(SendkitTransfer));
-
-	if (transfer == NULL)
-		return NULL;
-	transfer->common = common;
-	transfer->easy = curl_easy_init();
-	if (transfer->easy == NULL || !grow_body(transfer, 1) ||
-		!set_options(transfer->easy, transfer))
-	{
-		sendkit_transfer_free(transfer);
-		return NULL;
-	}
-	return transfer;
-}
-
-void
-sendkit_transfer_free(SendkitTransfer *transfer)
-{
-	if (transfer->easy)
-		curl_easy_cleanup(transfer->easy);
-	free(transfer->body);
-	free(transfer);
-}
-
-/* Gives back what a large answer took. */
-static void
-shrink_body(SendkitTransfer *transfer)
-{
-	char	   *small;
-
-	if (transfer->body_size <= KEPT_BODY_SIZE)
-		return;
-	small = realloc(transfer->body, BODY_BUFFER_SIZE);
-	if (small == NULL)
-		return;
-	transfer->body = small;
-	transfer->body_size = BODY_BUFFER_SIZE;
-}
-
-/* Makes a transfer ready for its next request. */
-static void
-reset_transfer(SendkitTransfer *transfer)
-{
-	shrink_body(transfer);
-	transfer->body_len = 0;
-	transfer->body[0] = '\0';
-	transfer->header_len = 0;
-	transfer->headers_complete = false;
-	transfer->too_large = false;
-	transfer->no_memory = false;
-	transfer->no_descriptor = NULL;
-	transfer->begun = false;
-	transfer->sent = false;
-	transfer->resend_refused = false;
-	transfer->has_retry_after = false;
-	transfer->error[0] = '\0';
+	if (!transfer->common->route->plain && !sendkit_tls_can_be_looked_into())
+		SETOPT(easy, CURLOPT_FORBID_REUSE, 1L);
+	return true;
 }
 
 /* In the form that libcurl takes; the texts stay the caller's. */
@@ -339,45 +350,58 @@ link_headers(struct curl_slist *list, const char *const *headers)
 	}
 }
 
-bool
-sendkit_transfer_prepare(SendkitTransfer *transfer, const SendkitHttpRequest *request,
-						 const char *target)
+static bool
+set_options(SendkitTransfer *transfer, const SendkitHttpRequest *request,
+			const char *target, SendkitCurlFault *fault)
 {
 	CURL	   *easy = transfer->easy;
 
-	reset_transfer(transfer);
-	transfer->tag = request->tag;
-	SETOPT(easy, CURLOPT_REQUEST_TARGET, target);
 	link_headers(transfer->headers, request->headers);
 	SETOPT(easy, CURLOPT_HTTPHEADER, transfer->headers);
-	/* the rest mostly stays as it is, and setting it again is not free */
-	if (transfer->connect_timeout_ms != request->connect_timeout_ms)
-		SETOPT(easy, CURLOPT_CONNECTTIMEOUT_MS, request->connect_timeout_ms);
-	if (transfer->timeout_ms != request->timeout_ms)
-		SETOPT(easy, CURLOPT_TIMEOUT_MS, request->timeout_ms);
-	if (transfer->fresh_connect)
-		SETOPT(easy, CURLOPT_FRESH_CONNECT, 0L);
-	if (transfer->forbid_reuse)
-		SETOPT(easy, CURLOPT_FORBID_REUSE, 0L);
-	transfer->forbid_reuse = false;
+	SETOPT(easy, CURLOPT_REQUEST_TARGET, target);
+	return set_request_options(easy, fault) &&
+		set_connection_options(easy, transfer, fault) &&
+		sendkit_route_set_options(transfer->common->route, easy, fault) &&
+		set_callbacks(easy, transfer, fault);
+}
+
+/* --- a transfer's life --- */
+
+SendkitTransfer *
+sendkit_transfer_new(const SendkitTransferCommon *common, const SendkitHttpRequest *request,
+					 const char *target, SendkitCurlFault *fault)
+{
+	SendkitTransfer *transfer = calloc(1, sizeof(SendkitTransfer));
+	int64		now = sendkit_clock_now();
+
+	fault->option = NULL;
+	fault->code = CURLE_OUT_OF_MEMORY;
+	if (transfer == NULL)
+		return NULL;
+	transfer->common = common;
+	transfer->tag = request->tag;
+	transfer->send_before = request->send_before;
 	transfer->connect_timeout_ms = request->connect_timeout_ms;
-	transfer->timeout_ms = request->timeout_ms;
-	transfer->fresh_connect = false;
-	return true;
+	transfer->leave_by = now + request->connect_timeout_ms;
+	transfer->answer_by = now + request->timeout_ms;
+	transfer->easy = curl_easy_init();
+	if (transfer->easy == NULL || !grow_body(transfer, 1) ||
+		!set_options(transfer, request, target, fault))
+	{
+		sendkit_transfer_free(transfer);
+		return NULL;
+	}
+	transfer->body[0] = '\0';
+	return transfer;
 }
 
 void
-sendkit_transfer_begin(SendkitTransfer *transfer, bool fresh)
+sendkit_transfer_free(SendkitTransfer *transfer)
 {
-	transfer->begun = true;
-	if (fresh && curl_easy_setopt(transfer->easy, CURLOPT_FRESH_CONNECT, 1L) == CURLE_OK)
-		transfer->fresh_connect = true;
-}
-
-void
-sendkit_transfer_forget_headers(SendkitTransfer *transfer)
-{
-	curl_easy_setopt(transfer->easy, CURLOPT_HTTPHEADER, NULL);
+	if (transfer->easy)
+		curl_easy_cleanup(transfer->easy);
+	free(transfer->body);
+	free(transfer);
 }
 
 SendkitTransfer *
@@ -389,13 +413,11 @@ sendkit_transfer_of(CURL *easy)
 	return transfer;
 }
 
-bool
-sendkit_transfer_is_resolving(const SendkitTransfer *transfer)
+int64
+sendkit_transfer_deadline(const SendkitTransfer *transfer)
 {
-	curl_off_t	lookup_us = 0;
-
-	curl_easy_getinfo(transfer->easy, CURLINFO_NAMELOOKUP_TIME_T, &lookup_us);
-	return !transfer->sent && lookup_us == 0;
+	return transfer->stage == SENDKIT_STAGE_SENT ?
+		transfer->answer_by : Min(transfer->leave_by, transfer->answer_by);
 }
 
 /* --- how it ended --- */
@@ -422,64 +444,89 @@ is_tls_failure(CURLcode code)
 	}
 }
 
+/* What became of a request that has left */
+static SendkitHttpFailure
+failure_of_sent(const SendkitTransfer *transfer, CURLcode code)
+{
+	if (transfer->trouble == SENDKIT_TROUBLE_REFUSED)
+		return SENDKIT_HTTP_REFUSED;
+	if (transfer->trouble == SENDKIT_TROUBLE_TOO_LARGE)
+		return SENDKIT_HTTP_TOO_LARGE;
+	/* libcurl lets an HTTP/1 answer pass that ends within its headers */
+	if (code == CURLE_OK && transfer->headers_complete)
+		return SENDKIT_HTTP_OK;
+	return SENDKIT_HTTP_NO_ANSWER;
+}
+
 static SendkitHttpFailure
 failure_of(const SendkitTransfer *transfer, CURLcode code)
 {
-	/* libcurl lets an HTTP/1 answer pass that ends within its headers */
-	if (code == CURLE_OK)
-		return transfer->headers_complete ? SENDKIT_HTTP_OK : SENDKIT_HTTP_NO_ANSWER;
-	if (!transfer->sent)
-		return is_tls_failure(code) ?
-			SENDKIT_HTTP_NOT_TRUSTED : SENDKIT_HTTP_NOT_CONNECTED;
-	if (transfer->too_large)
-		return SENDKIT_HTTP_TOO_LARGE;
-	return code == CURLE_OPERATION_TIMEDOUT ?
-		SENDKIT_HTTP_TIMED_OUT : SENDKIT_HTTP_NO_ANSWER;
+	if (transfer->stage == SENDKIT_STAGE_SENT)
+		return failure_of_sent(transfer, code);
+	if (transfer->trouble == SENDKIT_TROUBLE_STALE)
+		return SENDKIT_HTTP_STALE;
+	if (transfer->trouble == SENDKIT_TROUBLE_TOO_LATE)
+		return SENDKIT_HTTP_TOO_LATE;
+	return is_tls_failure(code) ? SENDKIT_HTTP_NOT_TRUSTED : SENDKIT_HTTP_NOT_CONNECTED;
 }
 
 static const char *
 error_words(const SendkitTransfer *transfer, CURLcode code)
 {
-	if (transfer->no_memory)
-		return "out of memory";
-	if (transfer->no_descriptor && !transfer->sent)
-		return transfer->no_descriptor;
-	if (transfer->resend_refused || code == CURLE_OK)
+	switch (transfer->trouble)
+	{
+		case SENDKIT_TROUBLE_MEMORY:
+			return "out of memory";
+		case SENDKIT_TROUBLE_DESCRIPTOR:
+			return transfer->common->sockets->refused;
+		case SENDKIT_TROUBLE_REFUSED:
+			return "The server refused to process the request";
+		case SENDKIT_TROUBLE_INTERRUPTED:
+			return "The peer sent endlessly without answering";
+		default:
+			break;
+	}
+	if (transfer->trouble == SENDKIT_TROUBLE_LOST || code == CURLE_OK)
 		return "The connection ended before a whole answer came";
 	if (transfer->error[0] != '\0')
 		return transfer->error;
 	return curl_easy_strerror(code);
 }
 
-/* Learns from an answer whether its connection speaks HTTP/2. */
 static void
-note_protocol(SendkitTransfer *transfer)
+fill_result(SendkitTransfer *transfer, SendkitHttpResult *result)
 {
-	long		version = 0;
-	curl_socket_t fd = CURL_SOCKET_BAD;
+	long		status = 0;
 
-	curl_easy_getinfo(transfer->easy, CURLINFO_HTTP_VERSION, &version);
-	if (version == CURL_HTTP_VERSION_2_0 &&
-		curl_easy_getinfo(transfer->easy, CURLINFO_ACTIVESOCKET, &fd) == CURLE_OK)
-		sendkit_sockets_set_multiplexed(transfer->common->sockets, fd);
+	curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);
+	result->tag = transfer->tag;
+	/* an interim answer is none */
+	result->status = status >= 200 ? (int) status : 0;
+	result->body = transfer->body;
+	result->body_len = transfer->body_len;
+	result->retry_after = transfer->retry_after[0] != '\0' ? transfer->retry_after : NULL;
+	result->date = transfer->date[0] != '\0' ? transfer->date : NULL;
 }
 
 void
 sendkit_transfer_finish(SendkitTransfer *transfer, CURLcode code,
 						SendkitHttpResult *result)
 {
-	long		status = 0;
-
-	if (code == CURLE_OK)
-		note_protocol(transfer);
-	curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);
-	result->tag = transfer->tag;
+	fill_result(transfer, result);
 	result->failure = failure_of(transfer, code);
-	/* an interim answer is none */
-	result->status = status >= 200 ? (int) status : 0;
-	result->body = transfer->body;
-	result->body_len = transfer->body_len;
-	result->retry_after = transfer->has_retry_after ? transfer->retry_after : NULL;
-	result->date = NULL;
 	result->error = error_words(transfer, code);
+}
+
+void
+sendkit_transfer_expire(SendkitTransfer *transfer, SendkitHttpResult *result)
+{
+	const char *what = transfer->stage <= SENDKIT_STAGE_RESOLVING ?
+		"The host's name was not resolved" : "No connection was established";
+
+	fill_result(transfer, result);
+	result->failure = transfer->stage == SENDKIT_STAGE_SENT ?
+		SENDKIT_HTTP_TIMED_OUT : SENDKIT_HTTP_NOT_CONNECTED;
+	snprintf(transfer->error, sizeof(transfer->error), "%s within " INT64_FORMAT " ms",
+			 what, transfer->connect_timeout_ms);
+	result->error = transfer->error;
 }

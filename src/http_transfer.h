@@ -14,12 +14,38 @@
 
 #include "lib/ilist.h"
 
-#include "http_types.h"
 #include "http_route.h"
+#include "http_setopt.h"
 #include "http_sockets.h"
+#include "http_types.h"
 
 /* Enough for any number of seconds and any HTTP date */
-#define MAX_RETRY_AFTER_SIZE 64
+#define SENDKIT_HEADER_VALUE_SIZE 64
+
+/* How far a request has come */
+typedef enum SendkitTransferStage
+{
+	SENDKIT_STAGE_ADDED,		/* libcurl has done nothing about it */
+	SENDKIT_STAGE_RESOLVING,
+	SENDKIT_STAGE_CONNECTING,	/* a socket was opened for it */
+	SENDKIT_STAGE_SENT,			/* or about to be: it may reach the server */
+} SendkitTransferStage;
+
+/* What a callback ended a transfer for, or found wrong with it */
+typedef enum SendkitTransferTrouble
+{
+	SENDKIT_TROUBLE_NONE,
+	SENDKIT_TROUBLE_STALE,		/* its connection is not safe to use again */
+	SENDKIT_TROUBLE_TOO_LATE,	/* to be sent */
+	SENDKIT_TROUBLE_DESCRIPTOR, /* none for a socket */
+	SENDKIT_TROUBLE_MEMORY,
+	SENDKIT_TROUBLE_TOO_LARGE,	/* its answer is */
+	SENDKIT_TROUBLE_REFUSED,	/* it was sent, and by the protocol not processed */
+	SENDKIT_TROUBLE_LOST,		/* it was sent, and libcurl would send it again */
+	SENDKIT_TROUBLE_INTERRUPTED,	/* libcurl went on for too long */
+} SendkitTransferTrouble;
+
+struct SendkitTransfer;
 
 /*
  * What all transfers of a pool have in common.  Must live for as long as libcurl
@@ -32,8 +58,10 @@ typedef struct SendkitTransferCommon
 	long		max_idle_s;		/* connections idle for longer are not used */
 	/* called from inside libcurl: a thread may be started next, ... */
 	void		(*about_to_resolve) (void);
-	/* ... a request leaves for the first time */
-	void		(*about_to_send) (void);
+	/* ... the request leaves, by this protocol (CURL_HTTP_VERSION_...), ... */
+	void		(*about_to_send) (struct SendkitTransfer *transfer, bool http2);
+	/* ... must libcurl come home, whatever a peer sends? */
+	bool		(*must_come_home) (void);
 } SendkitTransferCommon;
 
 typedef struct SendkitTransfer
@@ -41,65 +69,52 @@ typedef struct SendkitTransfer
 	dlist_node	node;			/* the owner's */
 	CURL	   *easy;
 	void	   *tag;			/* the request's */
-	bool		begun;			/* libcurl has been entered since it was added */
-	bool		sent;			/* or about to be: it may have reached the server */
+	SendkitTransferStage stage;
+	int			sockets_opened; /* for it, so far */
+	int64		leave_by;		/* both by sendkit_clock_now() */
+	int64		answer_by;
 
 	/* the rest is http_transfer.c's */
 	const SendkitTransferCommon *common;
+	TimestampTz send_before;
+	int64		connect_timeout_ms;
+	SendkitTransferTrouble trouble;
 	struct curl_slist headers[SENDKIT_HTTP_MAX_HEADERS];	/* texts are the caller's */
 	char	   *body;			/* malloc'd */
 	size_t		body_len;
 	size_t		body_size;
 	size_t		header_len;
 	bool		headers_complete;	/* an empty line ended them */
-	bool		too_large;
-	bool		no_memory;
-	const char *no_descriptor;	/* for a socket, and why; or NULL */
-	bool		resend_refused;
-	long		timeout_ms;		/* these four as the easy handle has them */
-	long		connect_timeout_ms;
-	bool		fresh_connect;
-	bool		forbid_reuse;
-	bool		has_retry_after;
-	char		retry_after[MAX_RETRY_AFTER_SIZE];
+	char		retry_after[SENDKIT_HEADER_VALUE_SIZE]; /* empty: none came */
+	char		date[SENDKIT_HEADER_VALUE_SIZE];
 	char		error[CURL_ERROR_SIZE];
 } SendkitTransfer;
 
-/* Returns a transfer that is to be freed, or NULL for want of memory. */
-extern SendkitTransfer *sendkit_transfer_new(const SendkitTransferCommon *common);
+/*
+ * Returns a transfer for a request whose target is given in full, to be freed;
+ * or NULL, with *fault telling why.
+ */
+extern SendkitTransfer *sendkit_transfer_new(const SendkitTransferCommon *common,
+											 const SendkitHttpRequest *request,
+											 const char *target,
+											 SendkitCurlFault *fault);
 
-/* Frees a transfer that is in no multi handle. */
+/* Frees a transfer that is in no multi handle, also one half built. */
 extern void sendkit_transfer_free(SendkitTransfer *transfer);
-
-/*
- * Makes a new transfer, or one that has succeeded, ready for a request, whose
- * target is given in full.  Returns false for want of memory: then it is to be
- * freed.
- */
-extern bool sendkit_transfer_prepare(SendkitTransfer *transfer,
-									 const SendkitHttpRequest *request,
-									 const char *target);
-
-/*
- * To be called right before libcurl is entered for the first time since the
- * transfer was added.  fresh: it must not use a connection that is there.
- */
-extern void sendkit_transfer_begin(SendkitTransfer *transfer, bool fresh);
-
-/* Lets go of the request's headers, which are the caller's, and hold the key. */
-extern void sendkit_transfer_forget_headers(SendkitTransfer *transfer);
 
 /* The transfer that an easy handle belongs to */
 extern SendkitTransfer *sendkit_transfer_of(CURL *easy);
 
-/* Is the name of the host still being looked up? */
-extern bool sendkit_transfer_is_resolving(const SendkitTransfer *transfer);
+/* When it is to be given up as it stands, by sendkit_clock_now() */
+extern int64 sendkit_transfer_deadline(const SendkitTransfer *transfer);
 
 /*
- * Fills in how a transfer ended that libcurl is done with, by libcurl's code
- * for it.  Strings belong to the transfer, until it is used again or freed.
+ * Fill in how a transfer ended: that libcurl is done with, by libcurl's code
+ * for it; or that is given up since its deadline has passed.  Strings belong to
+ * the transfer.
  */
 extern void sendkit_transfer_finish(SendkitTransfer *transfer, CURLcode code,
 									SendkitHttpResult *result);
+extern void sendkit_transfer_expire(SendkitTransfer *transfer, SendkitHttpResult *result);
 
 #endif							/* SENDKIT_HTTP_TRANSFER_H */

@@ -8,6 +8,8 @@
 #ifndef SENDKIT_HTTP_TYPES_H
 #define SENDKIT_HTTP_TYPES_H
 
+#include "datatype/timestamp.h"
+
 /*
  * Where to connect, and whom to trust there.  A connection made under one
  * endpoint is never used under another.
@@ -31,8 +33,9 @@ typedef struct SendkitHttpRequest
 	const char *path;			/* below the base URL */
 	const char *const *headers; /* ended by NULL; must live, with the texts,
 								 * until the request is received */
-	long		connect_timeout_ms;
-	long		timeout_ms;
+	int64		connect_timeout_ms; /* until it leaves, and ... */
+	int64		timeout_ms;		/* ... until it is answered, both from now */
+	TimestampTz send_before;	/* not to leave from then on; infinity: no limit */
 	void	   *tag;			/* the caller's, comes back with the result */
 } SendkitHttpRequest;
 
@@ -40,14 +43,18 @@ typedef struct SendkitHttpRequest
 typedef enum SendkitHttpFailure
 {
 	SENDKIT_HTTP_OK,			/* a whole answer came */
+	SENDKIT_HTTP_STALE,			/* nothing was sent: the connection it got was
+								 * not safe to use again; try at once */
+	SENDKIT_HTTP_TOO_LATE,		/* nothing was sent: send_before had passed */
 	SENDKIT_HTTP_NOT_CONNECTED, /* nothing was sent: no name, no connection, no socket */
 	SENDKIT_HTTP_NOT_TRUSTED,	/* nothing was sent: TLS or certificate failure */
+	SENDKIT_HTTP_REFUSED,		/* sent, but by the protocol not processed */
 	SENDKIT_HTTP_NO_ANSWER,		/* sent, or perhaps so; no usable answer came */
 	SENDKIT_HTTP_TIMED_OUT,		/* sent, or perhaps so; no answer came in time */
 	SENDKIT_HTTP_TOO_LARGE,		/* an answer came that is over a cap */
 } SendkitHttpFailure;
 
-/* Strings live until the next send, receive or end. */
+/* Strings live until the next receive, recall or end. */
 typedef struct SendkitHttpResult
 {
 	void	   *tag;

@@ -231,16 +231,6 @@ unsettle(Run *run)
 
 /* --- claiming --- */
 
-/* Returns a row's not_after by the dispatcher's clock, or 0 for none. */
-static int64
-deadline_of(const SendkitRevocation *revocation)
-{
-	if (TIMESTAMP_IS_NOEND(revocation->not_after))
-		return 0;
-	return sendkit_clock_now() +
-		Max((revocation->not_after - GetCurrentTimestamp()) / 1000, 0);
-}
-
 /* Hands a row to the dispatcher, or settles one that must not be sent any more. */
 static void
 start_claim(Run *run, const SendkitRevocation *revocation)
@@ -256,7 +246,7 @@ start_claim(Run *run, const SendkitRevocation *revocation)
 												&fault);
 	if (claim->deletion.path && revocation->not_after <= GetCurrentTimestamp())
 		fault = "its \"not_after\" had passed before it could be delivered";
-	claim->deletion.not_after = deadline_of(revocation);
+	claim->deletion.send_before = revocation->not_after;
 	if (fault)
 	{
 		settle_unsendable(run, claim, fault);

@@ -293,10 +293,11 @@ SKIP:
 	my $result = $delete_many->(6, ';silent');
 	$session->query('SET statement_timeout = 0');
 	is($result->{sqlstate}, '57014', 'six are cancelled');
-	is_deeply([ $room->(), descriptors($pid) ], [ $spare, $idle ],
-		'and their connections have given theirs back');
+	is_deeply([ $room->(), descriptors($pid) ], [ $all, $fresh ],
+		'and nothing of the session\'s connections is left');
 
 	# Room for three, and twelve to do
+	$session->call('ws;close', set => \%usual);
 	wait_until(sub { $api->stats->{open} == 0 }, 'the API is at rest');
 	$api->reset;
 	$session->value('SELECT give_back_descriptors(3) FROM take_descriptors(1000)');

@@ -307,7 +307,7 @@ $api->wait_for_requests(1206);
 
 	$result = $session->call('long-one;delay=5.5');
 	is_outcome($result, 'deleted', 'so does a single one');
-	like($result->{stderr}, qr/NOTICE: .*waiting for the SendKit API/, '... and says what it waits for');
+	like($result->{stderr}, qr/NOTICE: .*waiting for an answer/, '... and says what it waits for');
 }
 
 # --- a thousand at a time -------------------------------------------------------------
