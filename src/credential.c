@@ -14,6 +14,9 @@
  * are checked on the open file, not on its name, which could be pointed
  * elsewhere in between.
  *
+ * In a copy of the database, stored keys are refused (home.c): they belong to
+ * the original's workspaces.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -28,6 +31,7 @@
 
 #include "credential.h"
 #include "guc.h"
+#include "home.h"
 #include "user_mapping.h"
 
 /* A file that holds more than this holds something else than a key */
@@ -49,12 +53,13 @@ set_key(SendkitCredential *credential, const char *key, size_t len)
 	return fault;
 }
 
-static void
-find_in_argument(SendkitCredential *credential, text *argument)
+void
+sendkit_credential_take(SendkitCredential *credential, text *argument)
 {
 	const char *fault = set_key(credential, VARDATA_ANY(argument),
 								VARSIZE_ANY_EXHDR(argument));
 
+	credential->source = SENDKIT_KEY_OF_ARGUMENT;
 	if (fault)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -72,7 +77,10 @@ find_in_mapping(SendkitCredential *credential)
 	bool		found = sendkit_user_mapping_find(GetUserId(), &stored);
 
 	if (found)
+	{
 		strcpy(credential->key, stored.key);
+		credential->source = stored.of_public ? SENDKIT_KEY_OF_PUBLIC : SENDKIT_KEY_OF_ROLE;
+	}
 	explicit_bzero(&stored, sizeof(stored));
 	return found;
 }
@@ -171,6 +179,7 @@ find_in_file(SendkitCredential *credential)
 		report_unreadable_file();
 	CloseTransientFile(fd);
 
+	credential->source = SENDKIT_KEY_OF_FILE;
 	fault = set_key(credential, content, without_newline(content, len));
 	explicit_bzero(content, sizeof(content));
 	if (fault)
@@ -194,16 +203,14 @@ report_no_key(void)
 }
 
 void
-sendkit_credential_find(SendkitCredential *credential, text *argument)
+sendkit_credential_find(SendkitCredential *credential, Oid extension pg_attribute_unused())
 {
-	if (argument)
-		find_in_argument(credential, argument);
-	else if (find_in_mapping(credential))
-		return;
-	else if (sendkit_platform_key_file[0] != '\0')
-		find_in_file(credential);
-	else
+	bool		in_mapping = find_in_mapping(credential);
+
+	if (!in_mapping && sendkit_platform_key_file[0] == '\0')
 		report_no_key();
+	if (!in_mapping)
+		find_in_file(credential);
 }
 
 void

@@ -44,6 +44,7 @@
 #include "clock.h"
 #include "credential.h"
 #include "dispatch.h"
+#include "extension.h"
 #include "guc.h"
 
 /* A call that waits reports its progress this often */
@@ -222,6 +223,19 @@ text_argument(FunctionCallInfo fcinfo, int n)
 	return PG_ARGISNULL(n) ? NULL : PG_GETARG_TEXT_PP(n);
 }
 
+/* Both functions take a key as their second argument; else it is stored. */
+static void
+find_key(Call *call)
+{
+	text	   *argument = text_argument(call->fcinfo, 1);
+
+	if (argument)
+		sendkit_credential_take(&call->credential, argument);
+	else
+		sendkit_credential_find(&call->credential,
+								sendkit_extension_of(call->fcinfo->flinfo->fn_oid));
+}
+
 /* --- the kind of key --- */
 
 /* Tells once per statement why a key of the wrong kind was refused. */
@@ -294,7 +308,7 @@ delete_one(Call *call)
 	memset(&deletion, 0, sizeof(deletion));
 	deletion.path = path_of(&call->converter, id);
 	deletion.send_before = DT_NOEND;
-	sendkit_credential_find(&call->credential, text_argument(call->fcinfo, 1));
+	find_key(call);
 
 	begin_dispatch(call, 1);
 	sendkit_dispatcher_add(call->dispatcher, &deletion);
@@ -571,7 +585,7 @@ delete_many(Call *call)
 
 	memset(&bulk, 0, sizeof(bulk));
 	collect_ids(call, PG_GETARG_ARRAYTYPE_P(0), &bulk);
-	sendkit_credential_find(&call->credential, text_argument(fcinfo, 1));
+	find_key(call);
 	if (bulk.count == 0)
 		return (Datum) 0;
 

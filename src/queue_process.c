@@ -42,6 +42,7 @@
 #include "clock.h"
 #include "credential.h"
 #include "dispatch.h"
+#include "extension.h"
 #include "guc.h"
 #include "queue.h"
 
@@ -546,7 +547,7 @@ sendkit_process_revocations(PG_FUNCTION_ARGS)
 	PG_TRY();
 	{
 		sendkit_text_init(&run.converter);
-		sendkit_credential_find(&run.credential, NULL);
+		sendkit_credential_find(&run.credential, sendkit_extension_of(fcinfo->flinfo->fn_oid));
 		run.dispatcher = sendkit_dispatcher_begin(&run.converter, run.credential.key,
 												  sendkit_max_concurrency,
 												  Min(sendkit_request_timeout,
