@@ -6,6 +6,9 @@ EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" sendkit.con
 MODULE_big = sendkit
 OBJS = \
 	src/api.o \
+	src/check.o \
+	src/check_queue.o \
+	src/check_way.o \
 	src/clock.o \
 	src/credential.o \
 	src/delete.o \
@@ -15,6 +18,7 @@ OBJS = \
 	src/guc.o \
 	src/home.o \
 	src/http.o \
+	src/http_probe.o \
 	src/http_route.o \
 	src/http_sockets.o \
 	src/http_tls.o \

@@ -121,6 +121,17 @@ GRANT EXECUTE ON FUNCTION @extschema@.sendkit_is_home() TO pg_monitor;
 COMMENT ON FUNCTION @extschema@.sendkit_is_home() IS
 'does the extension live in this database, so that revocations are delivered and stored keys used? False in a copy';
 
+CREATE FUNCTION @extschema@.sendkit_check()
+RETURNS TABLE (step text, ok boolean, detail text)
+AS 'MODULE_PATHNAME', 'sendkit_check'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000 ROWS 12;
+
+REVOKE ALL ON FUNCTION @extschema@.sendkit_check() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.sendkit_check() TO pg_monitor;
+
+COMMENT ON FUNCTION @extschema@.sendkit_check() IS
+'does everything work? One row per step on the way to a deletion, without deleting anything: ok is null where an earlier step kept it from being tried';
+
 -- The durable queue
 
 -- CACHE spares a bulk removal most of the sequence's work

@@ -19,6 +19,7 @@
 #include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
+#include "utils/guc_tables.h"
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
 #include "utils/wait_event.h"
@@ -90,6 +91,24 @@ sendkit_server_ownercheck(Oid server, Oid role)
 	return object_ownercheck(ForeignServerRelationId, server, role);
 #else
 	return pg_foreign_server_ownercheck(server, role);
+#endif
+}
+
+/* PostgreSQL 16: find_option(), which is not static any more.  NULL: no such setting. */
+static inline const struct config_generic *
+sendkit_find_setting(const char *name)
+{
+#if PG_VERSION_NUM >= 160000
+	return find_option(name, false, true, DEBUG1);
+#else
+	struct config_generic **settings = get_guc_variables();
+
+	for (int i = 0; i < GetNumConfigOptions(); i++)
+	{
+		if (strcmp(settings[i]->name, name) == 0)
+			return settings[i];
+	}
+	return NULL;
 #endif
 }
 

@@ -44,6 +44,7 @@
 
 #include "clock.h"
 #include "curl_compat.h"
+#include "http_probe.h"
 #include "http_tls.h"
 #include "http_transfer.h"
 
@@ -262,7 +263,9 @@ on_about_to_send(void *arg, char *peer_ip pg_attribute_unused(),
 	else if (transfer->send_before != DT_NOEND &&
 			 transfer->send_before <= GetCurrentTimestamp())
 		transfer->trouble = SENDKIT_TROUBLE_TOO_LATE;
-	if (transfer->trouble != SENDKIT_TROUBLE_NONE)
+	else if (transfer->probe)
+		sendkit_probe_ready(transfer->easy, http2, transfer->probe);
+	if (transfer->trouble != SENDKIT_TROUBLE_NONE || transfer->probe)
 	{
 		/* else libcurl keeps the connection, for the next to meet */
 		(void) curl_easy_setopt(transfer->easy, CURLOPT_FORBID_REUSE, 1L);
@@ -362,7 +365,9 @@ set_options(SendkitTransfer *transfer, const SendkitHttpRequest *request,
 	return set_request_options(easy, fault) &&
 		set_connection_options(easy, transfer, fault) &&
 		sendkit_route_set_options(transfer->common->route, easy, fault) &&
-		set_callbacks(easy, transfer, fault);
+		set_callbacks(easy, transfer, fault) &&
+		(transfer->probe == NULL ||
+		 sendkit_probe_set_options(easy, transfer->probe, fault));
 }
 
 /* --- a transfer's life --- */
@@ -380,6 +385,7 @@ sendkit_transfer_new(const SendkitTransferCommon *common, const SendkitHttpReque
 		return NULL;
 	transfer->common = common;
 	transfer->tag = request->tag;
+	transfer->probe = request->probe;
 	transfer->send_before = request->send_before;
 	transfer->connect_timeout_ms = request->connect_timeout_ms;
 	transfer->leave_by = now + request->connect_timeout_ms;
@@ -498,6 +504,8 @@ fill_result(SendkitTransfer *transfer, SendkitHttpResult *result)
 {
 	long		status = 0;
 
+	if (transfer->probe)
+		sendkit_probe_end(transfer->easy, transfer->common->route, transfer->probe);
 	curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);
 	result->tag = transfer->tag;
 	/* an interim answer is none */

@@ -68,7 +68,8 @@ typedef struct SendkitTransfer
 {
 	dlist_node	node;			/* the owner's */
 	CURL	   *easy;
-	void	   *tag;			/* the request's */
+	void	   *tag;			/* the request's, as is this: */
+	SendkitHttpProbe *probe;	/* NULL: it is to be sent */
 	SendkitTransferStage stage;
 	int			sockets_opened; /* for it, so far */
 	int64		leave_by;		/* both by sendkit_clock_now() */

@@ -21,6 +21,28 @@ typedef struct SendkitHttpEndpoint
 	const char *proxy;			/* empty: none */
 } SendkitHttpEndpoint;
 
+/*
+ * How far a request has come that is only to try the way, and what it has found
+ * there.  Texts are libcurl's; what is not known is zero.
+ */
+typedef struct SendkitHttpProbe
+{
+	bool		connected;		/* by TCP, to the proxy if there is one */
+	bool		shaking_hands;	/* TLS has begun */
+	bool		ready;			/* a request could have left */
+	bool		http2;
+	int64		resolved_us;	/* since the beginning: the name is known */
+	int64		ready_us;		/* a request could have left */
+	int64		round_trip_us;	/* the kernel's estimate */
+	char		address[64];	/* connected to */
+	int			port;
+	int			proxy_status;	/* an HTTP proxy's answer to CONNECT */
+	char		tls[64];		/* version and cipher */
+	char		issuer[256];	/* of the server's certificate, ... */
+	char		expires[64];
+	char		trust[1024];	/* ... and where its authority was looked for */
+} SendkitHttpProbe;
+
 /* As many headers as a request may have */
 #define SENDKIT_HTTP_MAX_HEADERS 8
 
@@ -37,6 +59,7 @@ typedef struct SendkitHttpRequest
 	int64		timeout_ms;		/* ... until it is answered, both from now */
 	TimestampTz send_before;	/* not to leave from then on; infinity: no limit */
 	void	   *tag;			/* the caller's, comes back with the result */
+	SendkitHttpProbe *probe;	/* NULL; or to be filled in, and nothing is sent */
 } SendkitHttpRequest;
 
 /* How a request ended, if not by a whole answer */

@@ -1,0 +1,294 @@
+/*-------------------------------------------------------------------------
+ *
+ * check_queue.c
+ *	  The steps of sendkit_check() that are about the queue.
+ *
+ * The queue's table and pg_cron's are read as they are, by their OIDs and
+ * without SQL: whoever owns a schema could put something of the same name in
+ * their place, and have it run by a superuser who only wanted to check.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xlog.h"
+#include "catalog/dependency.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "commands/dbcommands.h"
+#include "commands/extension.h"
+#include "compat.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "rewrite/prs2lock.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/reltrigger.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "check.h"
+#include "extension.h"
+#include "guc.h"
+#include "home.h"
+#include "queue.h"
+
+/* Unfinished revocations are overdue when they were requested before this */
+#define OVERDUE_S (10 * 60)
+
+/* The queue's first columns: those that are read here are numbered */
+enum
+{
+	COLUMN_STATE = 3,
+	COLUMN_REQUESTED_AT = 4,
+	COLUMN_NEXT_ATTEMPT_AT = 8,
+};
+
+static const SendkitColumn columns[] = {
+	{"id", INT8OID},
+	{"workspace_id", TEXTOID},
+	{"state", TEXTOID},
+	{"requested_at", TIMESTAMPTZOID},
+	{"requested_by", TEXTOID},
+	{"not_after", TIMESTAMPTZOID},
+	{"attempts", INT4OID},
+	{"next_attempt_at", TIMESTAMPTZOID},
+};
+
+/* How many revocations are in which state */
+typedef struct QueueCounts
+{
+	int64		unfinished;
+	int64		due;
+	int64		overdue;
+	int64		failed;
+} QueueCounts;
+
+/* --- the queue --- */
+
+/* Returns NULL if somebody keeps it locked. */
+static Relation
+open_queue(const SendkitCheck *check, StringInfo detail)
+{
+	Relation	queue = sendkit_table_open(check->extension, "sendkit_revocation", AccessShareLock,
+										   false, columns, lengthof(columns));
+
+	if (queue == NULL)
+		appendStringInfoString(detail, "the queue is locked by somebody");
+	return queue;
+}
+
+static bool
+is_state(TupleTableSlot *slot, const char *name)
+{
+	bool		isnull;
+	text	   *state = DatumGetTextPP(slot_getattr(slot, COLUMN_STATE, &isnull));
+
+	return !isnull && VARSIZE_ANY_EXHDR(state) == strlen(name) &&
+		memcmp(VARDATA_ANY(state), name, strlen(name)) == 0;
+}
+
+static bool
+is_before(TupleTableSlot *slot, int column, TimestampTz time)
+{
+	bool		isnull;
+	TimestampTz value = DatumGetTimestampTz(slot_getattr(slot, column, &isnull));
+
+	return !isnull && value <= time;
+}
+
+static void
+count_row(TupleTableSlot *slot, TimestampTz now, QueueCounts *counts)
+{
+	if (is_state(slot, "failed"))
+		counts->failed++;
+	if (!is_state(slot, "pending") && !is_state(slot, "sending"))
+		return;
+	counts->unfinished++;
+	if (is_before(slot, COLUMN_NEXT_ATTEMPT_AT, now))
+		counts->due++;
+	if (is_before(slot, COLUMN_REQUESTED_AT, now - OVERDUE_S * USECS_PER_SEC))
+		counts->overdue++;
+}
+
+static void
+count_rows(Relation queue, QueueCounts *counts)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TupleTableSlot *slot = table_slot_create(queue, NULL);
+	TableScanDesc scan = table_beginscan(queue, snapshot, 0, NULL);
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		count_row(slot, now, counts);
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+}
+
+SendkitStepResult
+sendkit_check_queue(SendkitCheck *check, StringInfo detail)
+{
+	Relation	queue = open_queue(check, detail);
+	QueueCounts counts = {0};
+	bool		held;
+
+	if (queue == NULL)
+		return SENDKIT_STEP_WRONG;
+	count_rows(queue, &counts);
+	table_close(queue, NoLock);
+
+	held = counts.unfinished > 0 && !sendkit_home_is_here(check->extension);
+	appendStringInfo(detail, INT64_FORMAT " unfinished, " INT64_FORMAT " due, "
+					 INT64_FORMAT " overdue, " INT64_FORMAT " failed, " INT64_FORMAT " held",
+					 counts.unfinished, counts.due, counts.overdue, counts.failed,
+					 held ? counts.unfinished : 0);
+	return counts.overdue > 0 || counts.failed > 0 || held ?
+		SENDKIT_STEP_WRONG : SENDKIT_STEP_RIGHT;
+}
+
+/* --- who delivers --- */
+
+/* Returns the table of pg_cron's jobs, locked, or NULL. */
+static Relation
+open_cron_jobs(void)
+{
+	Oid			extension = get_extension_oid("pg_cron", true);
+	Oid			schema = get_namespace_oid("cron", true);
+	Oid			table = OidIsValid(schema) ? get_relname_relid("job", schema) : InvalidOid;
+	Relation	jobs;
+
+	if (!OidIsValid(extension) || !OidIsValid(table) ||
+		getExtensionOfObject(RelationRelationId, table) != extension)
+		return NULL;
+	jobs = try_relation_open(table, AccessShareLock);
+	if (jobs && jobs->rd_rel->relkind != RELKIND_RELATION)
+	{
+		relation_close(jobs, AccessShareLock);
+		return NULL;
+	}
+	return jobs;
+}
+
+/* Returns a column's value as text, or an empty one. */
+static char *
+column_text(Relation relation, TupleTableSlot *slot, const char *name)
+{
+	AttrNumber	column = get_attnum(RelationGetRelid(relation), name);
+	Oid			output;
+	bool		isvarlena;
+	bool		isnull;
+	Datum		value;
+
+	if (column == InvalidAttrNumber)
+		return pstrdup("");
+	value = slot_getattr(slot, column, &isnull);
+	if (isnull)
+		return pstrdup("");
+	getTypeOutputInfo(get_atttype(RelationGetRelid(relation), column), &output, &isvarlena);
+	return OidOutputFunctionCall(output, value);
+}
+
+/* Is this a job of this database that calls us, and not switched off? */
+static bool
+is_delivering_job(Relation jobs, TupleTableSlot *slot)
+{
+	return strstr(column_text(jobs, slot, "command"), "sendkit_process_revocations") &&
+		strcmp(column_text(jobs, slot, "database"), get_database_name(MyDatabaseId)) == 0 &&
+		strcmp(column_text(jobs, slot, "active"), "f") != 0;
+}
+
+/* Appends when and as whom pg_cron delivers.  Returns whether it does. */
+static bool
+append_cron_job(StringInfo detail)
+{
+	Relation	jobs = open_cron_jobs();
+	Snapshot	snapshot;
+	TupleTableSlot *slot;
+	TableScanDesc scan;
+	bool		found = false;
+
+	if (jobs == NULL)
+		return false;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	slot = table_slot_create(jobs, NULL);
+	scan = table_beginscan(jobs, snapshot, 0, NULL);
+	while (!found && table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		found = is_delivering_job(jobs, slot);
+		if (found)
+			appendStringInfo(detail, "pg_cron, \"%s\", as role \"%s\"",
+							 column_text(jobs, slot, "schedule"),
+							 column_text(jobs, slot, "username"));
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	relation_close(jobs, AccessShareLock);
+	return found;
+}
+
+SendkitStepResult
+sendkit_check_delivery(SendkitCheck *check pg_attribute_unused(), StringInfo detail)
+{
+	if (RecoveryInProgress())
+	{
+		appendStringInfoString(detail, "this is a standby: nothing is delivered here");
+		return SENDKIT_STEP_RIGHT;
+	}
+	if (append_cron_job(detail))
+		return SENDKIT_STEP_RIGHT;
+	appendStringInfoString(detail, "whoever calls sendkit_process_revocations(): there is no job of pg_cron in this database that does");
+	return SENDKIT_STEP_UNKNOWN;
+}
+
+/* --- what others have attached to the queue --- */
+
+static void
+append_attachment(StringInfo detail, const char *kind, const char *name)
+{
+	appendStringInfo(detail, "%s%s \"%s\"", detail->len > 0 ? ", " : "", kind, name);
+}
+
+static void
+append_triggers(Relation queue, StringInfo detail)
+{
+	const TriggerDesc *triggers = queue->trigdesc;
+
+	for (int i = 0; triggers && i < triggers->numtriggers; i++)
+	{
+		if (!triggers->triggers[i].tgisinternal)
+			append_attachment(detail, "trigger", triggers->triggers[i].tgname);
+	}
+}
+
+SendkitStepResult
+sendkit_check_attachments(SendkitCheck *check, StringInfo detail)
+{
+	Relation	queue = open_queue(check, detail);
+
+	if (queue == NULL)
+		return SENDKIT_STEP_WRONG;
+	append_triggers(queue, detail);
+	for (int i = 0; queue->rd_rules && i < queue->rd_rules->numLocks; i++)
+		appendStringInfo(detail, "%sa rule", detail->len > 0 ? ", " : "");
+	if (queue->rd_rel->relrowsecurity)
+		appendStringInfo(detail, "%srow-level security", detail->len > 0 ? ", " : "");
+	table_close(queue, NoLock);
+
+	if (detail->len == 0)
+	{
+		appendStringInfoString(detail, "nothing is attached to the queue");
+		return SENDKIT_STEP_RIGHT;
+	}
+	appendStringInfoString(detail, ": not heeded when revocations are queued and delivered");
+	return SENDKIT_STEP_WRONG;
+}
