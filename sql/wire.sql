@@ -51,10 +51,3 @@ SELECT r.success FROM pg_temp.delete('by-name', 'http://localhost:' || :'http') 
 \! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET '/requests?fields=connection,target' | tail -n 11
 \set request `"${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET /requests | tail -n 1`
 SELECT * FROM pg_temp.show(:'request') AS line WHERE line LIKE 'Host:%';
-
--- A proxy is for https alone: plain http stays on this machine.
-\set proxy `echo "$STANDIN_PROXY"`
-SELECT set_config('sendkit.proxy', 'http://127.0.0.1:' || :'proxy', false) \gset ignored_
-RESET sendkit.base_url;
-SELECT * FROM sendkit_delete_api_key('direct', 'sk_user_wire');
-\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET /proxy-requests

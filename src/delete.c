@@ -128,6 +128,7 @@ run_call(FunctionCallInfo fcinfo, Datum (*work) (Call *call))
 	call.title = NULL;
 	PG_TRY();
 	{
+		sendkit_guc_check();
 		sendkit_text_init(&call.converter);
 		result = work(&call);
 	}

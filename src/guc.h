@@ -22,13 +22,7 @@ extern bool sendkit_auto_deliver;
 extern char *sendkit_worker_role;	/* empty: the queue's owner */
 extern int	sendkit_worker_naptime;
 
-/*
- * Raises 22023 if a setting that decides where keys come from or go to was
- * given a value that could not be taken, so that its default stands in for it.
- */
 extern void sendkit_guc_check(void);
-
-/* Defines the settings and reserves their prefix.  Called once, by _PG_init(). */
 extern void sendkit_guc_init(void);
 
 #endif							/* SENDKIT_GUC_H */

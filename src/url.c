@@ -157,18 +157,35 @@ base_parts_fault(const UrlParts *parts)
 	return NULL;
 }
 
-/* Is there a percent sign between the scheme and the path? */
+/*
+ * Is there a percent sign in the host?  libcurl 7.88 changes such a host each
+ * time, and drops the zone of an address.
+ */
 static bool
-authority_has_percent(const char *url)
+host_has_percent(const char *url)
 {
 	const char *authority = strstr(url, "://");
+	const char *end;
 
 	if (authority == NULL)
 		return false;
 	authority += 3;
-	return memchr(authority, '%', strcspn(authority, "/")) != NULL;
+	end = authority + strcspn(authority, "/?#");
+	for (const char *p = end; p > authority && p[-1] != '@'; p--)
+	{
+		if (p[-1] == '%')
+			return true;
+	}
+	return false;
 }
 
+#define PERCENT_IN_HOST "The URL's host must not contain a percent sign."
+
+/*
+ * Takes the root of the API as a setting gives it.  Returns NULL if it can be
+ * used, else a whole sentence that says why not.  Never raises an error: GUC
+ * check hooks must not.
+ */
 const char *
 sendkit_url_base_fault(const char *url)
 {
@@ -183,15 +200,53 @@ sendkit_url_base_fault(const char *url)
 	/* ... and an empty user name */
 	if (strchr(url, '@'))
 		return "The URL must not contain a user name or a password.";
-	/* libcurl 7.88 changes such a host each time, and drops the zone of an address */
-	if (authority_has_percent(url))
-		return "The URL's host must not contain a percent sign.";
+	if (host_has_percent(url))
+		return PERCENT_IN_HOST;
 
 	fault = url_parse(url, &parts);
 	if (fault == NULL)
 		fault = base_parts_fault(&parts);
 	url_free(&parts);
 	return fault;
+}
+
+/* Is a part that may be lacking visible ASCII once it is decoded, as it will be used? */
+static bool
+decodes_well(CURLU *handle, CURLUPart part, CURLUcode lacking)
+{
+	char	   *value = NULL;
+	CURLUcode	code = curl_url_get(handle, part, &value, CURLU_URLDECODE);
+	bool		well = code == lacking || (code == CURLUE_OK && url_is_visible_ascii(value));
+
+	curl_free(value);
+	return well;
+}
+
+static bool
+port_is_zero(CURLU *handle)
+{
+	char	   *port = url_part(handle, CURLUPART_PORT);
+	bool		zero = port && strspn(port, "0") == strlen(port);
+
+	curl_free(port);
+	return zero;
+}
+
+/*
+ * What libcurl cannot decode makes it go without the proxy, and say nothing
+ * (parse_proxy() in its url.c).
+ */
+static const char *
+decoded_parts_fault(CURLU *handle)
+{
+	if (!decodes_well(handle, CURLUPART_USER, CURLUE_NO_USER) ||
+		!decodes_well(handle, CURLUPART_PASSWORD, CURLUE_NO_PASSWORD))
+		return "The user name or the password has, decoded, a character that is not visible ASCII.";
+	if (!decodes_well(handle, CURLUPART_HOST, CURLUE_NO_HOST))
+		return "The host has, decoded, a character that is not visible ASCII.";
+	if (port_is_zero(handle))
+		return "The port must not be zero.";
+	return NULL;
 }
 
 static const char *
@@ -213,16 +268,20 @@ proxy_parts_fault(const UrlParts *parts)
 	for (size_t i = 0; i < lengthof(schemes); i++)
 	{
 		if (strcmp(parts->scheme, schemes[i]) == 0)
-			return NULL;
+			return decoded_parts_fault(parts->handle);
 	}
 	return "The scheme must be one of \"http\", \"https\", \"socks4\", \"socks4a\", \"socks5\" and \"socks5h\".";
 }
 
+/* The same for the URL of a proxy */
 const char *
 sendkit_url_proxy_fault(const char *url)
 {
 	UrlParts	parts;
 	const char *fault;
+
+	if (host_has_percent(url))
+		return PERCENT_IN_HOST;
 
 	fault = url_parse(url, &parts);
 	if (fault == NULL)
@@ -231,6 +290,7 @@ sendkit_url_proxy_fault(const char *url)
 	return fault;
 }
 
+/* Is this usable base URL one of plain HTTP?  Cannot raise an error. */
 bool
 sendkit_url_is_plain(const char *url)
 {

@@ -54,7 +54,7 @@ use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
   $KEY
-  call call_sql descriptors is_outcome libcurl_version literal memory_is_plain memory_kb
+  call call_sql configure descriptors is_outcome knows_configuration libcurl_version literal memory_is_plain memory_kb
   ok_key_not_logged preload_library process_is_gone prompt
   start_node stopping_trigger wait_until
 );
@@ -111,6 +111,41 @@ sub start_node
 	}
 	$node->safe_psql('postgres', 'CREATE EXTENSION sendkit');
 	return $node;
+}
+
+=pod
+
+=item configure($node, proxy => '...', ...)
+
+Writes settings, named without C<sendkit.>, to F<postgresql.conf>, reloads, and
+waits until new sessions have them.  Sessions that stay have them once
+C<knows_configuration($session)> has returned.
+
+=cut
+
+my $configurations = 0;
+
+sub configure
+{
+	my ($node, %set) = @_;
+	$configurations++;
+	$node->append_conf('postgresql.conf',
+		join('', map { "sendkit.$_ = '" . ($set{$_} =~ s/'/''/gr) . "'\n" } sort keys %set)
+		  . "sendkit_test.configuration = $configurations\n");
+	$node->reload;
+	wait_until(
+		sub { $node->safe_psql('postgres', 'SHOW sendkit_test.configuration') eq $configurations },
+		'new sessions have the settings');
+	return;
+}
+
+sub knows_configuration
+{
+	my ($session) = @_;
+	wait_until(
+		sub { $session->value('SHOW sendkit_test.configuration') eq $configurations },
+		'the session has the settings');
+	return;
 }
 
 =pod

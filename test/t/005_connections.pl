@@ -31,8 +31,7 @@ my @listeners =
   grep { $api->port($_) && ($kept || $_ ne 'https') } 'http', 'https', 'h2', 'nghttpx';
 my %usual = (
 	base_url => $api->url($https),
-	ca_file => $api->ca,
-	proxy => '');
+	ca_file => $api->ca);
 
 sub connection_of
 {
@@ -115,8 +114,7 @@ foreach my $listener (@listeners)
 	foreach my $case (
 		[ 'another path', base_url => $api->url($https) . '/prefix' ],
 		[ 'another name', base_url => 'https://127.0.0.1:' . $api->port($https) ],
-		[ 'another CA file', ca_file => $other_ca ],
-		[ 'a proxy', proxy => 'http://127.0.0.1:' . $api->port('proxy') ])
+		[ 'another CA file', ca_file => $other_ca ])
 	{
 		my ($name, %set) = @$case;
 		my $other = connection_used($name, %set);

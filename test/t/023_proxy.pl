@@ -63,10 +63,8 @@ ok($api->key_alive('ws-no-name'), 'and nothing is deleted there');
 
 # The proxy's password is for the proxy.
 $api->reset;
-is_outcome(
-	call($node, 'ws-password',
-		set => { proxy => 'http://us%3Aer:pass-w%6frd@127.0.0.1:' . $api->port('proxy') }),
-	'deleted', 'a proxy with a password');
+configure($node, proxy => 'http://us%3Aer:pass-w%6frd@127.0.0.1:' . $api->port('proxy'));
+is_outcome(call($node, 'ws-password'), 'deleted', 'a proxy with a password');
 my %shown = map { lc $_->[0] => $_->[1] } @{ proxied()->[0]{headers} };
 is($shown{'proxy-authorization'}, 'Basic dXM6ZXI6cGFzcy13b3Jk',
 	'the proxy gets its password');
@@ -74,12 +72,12 @@ unlike(as_text($api->requests), qr/authorization|pass-w/i,
 	'and the API does not');
 
 # No tunnel, no request.
+configure($node, proxy => 'http://user:pass-word@127.0.0.1:' . $api->port('proxy'));
 for my $status (403, 407, 429, 502, 503, 302)
 {
 	$api->reset;
 	$api->control('POST', '/proxy', { status => $status });
-	my $answer = call($node, "ws-$status",
-		set => { proxy => 'http://user:pass-word@127.0.0.1:' . $api->port('proxy') });
+	my $answer = call($node, "ws-$status");
 	is_outcome($answer, 'unavailable', "a proxy that answers $status");
 	unlike($answer->{message}, qr/pass-word/, "$status: its password is not shown");
 	is($api->stats->{accepted}{total}, 0, "$status: the API saw no connection");
@@ -92,16 +90,16 @@ is( $node->safe_psql('postgres',
 	'unavailable|t|t', "the proxy's refusal is not taken for an answer");
 $api->control('POST', '/proxy', {});
 
-my $dead = call($node, 'ws-dead',
-	set => { proxy => 'http://user:pass-word@127.0.0.1:' . $api->port('closed') });
+configure($node, proxy => 'http://user:pass-word@127.0.0.1:' . $api->port('closed'));
+my $dead = call($node, 'ws-dead');
 is_outcome($dead, 'unavailable', 'a proxy that is down');
 unlike($dead->{message}, qr/pass-word/, 'its password is not shown');
 ok($api->key_alive('ws-dead'), 'nothing is deleted, nor sent around the proxy');
 
 # TLS to the proxy itself is verified as well, before it is asked for anything.
 $api->reset;
-my $untrusted = call($node, 'ws-https-proxy',
-	set => { proxy => 'https://localhost:' . $api->port('https_selfsigned') });
+configure($node, proxy => 'https://localhost:' . $api->port('https_selfsigned'));
+my $untrusted = call($node, 'ws-https-proxy');
 is_outcome($untrusted, 'unavailable', 'an https proxy with a bad certificate');
 is($api->stats->{requests}{total}, 0, 'it is told nothing');
 
@@ -118,7 +116,9 @@ my $session = SendkitTest::Session->new($node);
 my $n = 0;
 for my $way ($proxy, $proxy, '', $other_proxy, '', $proxy)
 {
-	is_outcome($session->call('ws-way-' . $n++, set => { proxy => $way }),
+	configure($node, proxy => $way);
+	knows_configuration($session);
+	is_outcome($session->call('ws-way-' . $n++),
 		'deleted', 'in one session: by ' . ($way ? 'a proxy' : 'no proxy'));
 }
 $session->quit;
@@ -190,20 +190,16 @@ sub socks_server
 
 my $journal = PostgreSQL::Test::Utils::tempdir() . '/socks';
 my ($socks_port, $socks_pid) = socks_server($journal);
-is_outcome(
-	call($node, 'ws-socks5', set => { proxy => "socks5://127.0.0.1:$socks_port" }),
-	'deleted', 'SOCKS 5');
+configure($node, proxy => "socks5://127.0.0.1:$socks_port");
+is_outcome(call($node, 'ws-socks5'), 'deleted', 'SOCKS 5');
+configure($node, proxy => "socks5h://127.0.0.1:$socks_port");
 is_outcome(
 	call($node, 'ws-socks5h',
-		set => {
-			proxy => "socks5h://127.0.0.1:$socks_port",
-			base_url => 'https://wrong.example:' . $api->port('https_wronghost') }),
+		set => { base_url => 'https://wrong.example:' . $api->port('https_wronghost') }),
 	'deleted', 'SOCKS 5 with names that only the proxy knows');
 is_outcome(
 	call($node, 'ws-socks-refused',
-		set => {
-			proxy => "socks5h://127.0.0.1:$socks_port",
-			base_url => 'https://localhost:' . $api->port('closed') }),
+		set => { base_url => 'https://localhost:' . $api->port('closed') }),
 	'unavailable', 'SOCKS 5 to a host that is down');
 kill 'KILL', $socks_pid;
 waitpid $socks_pid, 0;
@@ -214,25 +210,87 @@ like($seen, qr/^socks5 asked for wrong\.example:@{[ $api->port('https_wronghost'
 	'the second by name');
 unlike($seen, qr/\Q$KEY\E|ws-socks|X-Api-Key/i, 'and it saw neither key nor request');
 
-# The setting may hold a password, so it is for superusers to see.
-$node->append_conf('postgresql.conf',
-	"session_preload_libraries = 'sendkit'\n"
-	  . "sendkit.proxy = 'http://user:pass-word\@127.0.0.1:1'\n");
-$node->reload;
-$node->safe_psql('postgres', 'CREATE ROLE ordinary LOGIN');
-my @as_ordinary = (extra_params => [ '-U', 'ordinary' ]);
-is( $node->safe_psql('postgres', 'SELECT setting FROM pg_settings WHERE name = $$sendkit.proxy$$'),
-	'http://user:pass-word@127.0.0.1:1', 'a superuser sees the proxy');
-is( $node->safe_psql('postgres',
-		'SELECT count(*) FROM pg_settings WHERE setting LIKE $$%pass-word%$$ OR reset_val LIKE $$%pass-word%$$',
-		@as_ordinary),
-	'0', 'an ordinary role sees it nowhere in pg_settings');
+# What may be written for a proxy: everything that libcurl takes for one, and nothing
+# that it might ignore.
+my $judge = SendkitTest::Session->new($node);
+$judge->query("LOAD 'sendkit'");
+
+# Returns whether the value was taken, or else the error's detail.
+sub judged
+{
+	my ($value) = @_;
+	my $result = $judge->query('ALTER SYSTEM SET sendkit.proxy = ' . literal($value));
+	return 'taken' if $result->{sqlstate} eq '00000';
+	unlike($result->{stderr}, qr/pass-word/, 'a refusal shows no password');
+	return $result->{stderr} =~ /DETAIL:  (.*)/ ? $1 : $result->{stderr};
+}
+
+is(judged($_), 'taken', "a proxy: \"$_\"")
+  for '', 'http://proxy.example.com', 'http://proxy.example.com:3128/', 'HTTP://proxy:1',
+  'https://user:pass-word@proxy.example.com:3128', 'socks4://proxy.example.com',
+  'socks4a://proxy.example.com', 'socks5://[2001:db8::1]:1080', 'socks5h://proxy.example.com',
+  'http://us%40er:pass%2Dword@proxy', 'http://user:@proxy', 'http://user@proxy';
+like(judged($_), qr/^The value is not a URL with a scheme and a host\./, "no proxy: \"$_\"")
+  for 'proxy.example.com:3128', 'http://', 'http:', 'http://:3128', 'http://user:pass-word@',
+  'http://proxy:99999', 'http://proxy:port', 'http:///proxy';
+like(judged($_), qr/^The scheme must be one of/, "no proxy: \"$_\"")
+  for 'ftp://proxy.example.com', 'socks://proxy.example.com', 'gopher://user:pass-word@proxy';
+like(judged($_), qr/^The URL of a proxy has no path/, "no proxy: \"$_\"")
+  for 'http://proxy/path', 'http://proxy?query', 'http://proxy#fragment', 'http://proxy/pass-word@host';
+like(judged($_), qr/^The user name or the password has, decoded,/, "libcurl would ignore it: \"$_\"")
+  for 'http://user:pass-word%0a@proxy', 'http://user%0d:pass-word@proxy', 'http://user:%00pass-word@proxy',
+  'http://%7f:pass-word@proxy', 'http://user:pass-word%C3%BC@proxy', 'http://user:pass-word%20@proxy',
+  'socks5h://user:pass-word%1F@proxy';
+like(judged($_), qr/^The URL's host must not contain a percent sign\./, "no proxy: \"$_\"")
+  for 'http://pro%78y', 'http://user:pass-word@pro%0ay', 'http://[fe80::1%25eth0]:1';
+like(judged($_), qr/^The port must not be zero\.|^The value is not a URL/, "no proxy: \"$_\"")
+  for 'http://proxy:0', 'http://user:pass-word@proxy:000';
+like(judged("http://user:pass-word\@proxy$_"), qr/^The URL has a character that is not visible ASCII\./,
+	'no proxy: with a character that is not visible')
+  for ' ', "\t", "\xc3\xbc";
+$judge->query('ALTER SYSTEM RESET sendkit.proxy');
+$judge->quit;
+
+# A bad value in the file is none at all: the call fails, and the password is in no
+# message, neither to whoever calls nor in the log.
+my $from = -s $node->logfile;
+for my $bad ('http://user:pass-word%0a@127.0.0.1:' . $api->port('proxy'),
+	'http://user:pass word@127.0.0.1', 'pass-word')
+{
+	configure($node, proxy => $bad);
+	$api->reset;
+	my $result = call($node, 'ws-bad');
+	is_outcome($result, 'error', 'a proxy that is no proxy: an error');
+	like($result->{error}, qr/WARNING:  invalid value for parameter "sendkit\.proxy"\n.*"sendkit\.proxy" was refused/s,
+		'... which says why');
+	unlike($result->{error}, qr/pass.word/, '... and shows no password');
+	is($api->stats->{requests}{total}, 0, '... and nothing is sent around it');
+}
+unlike(slurp_file($node->logfile, $from), qr/ERROR.*pass.word|WARNING.*pass.word|DETAIL.*pass.word/,
+	'nor does the log show the password');
+
+# The setting may hold a password: no role sees it, once the library is loaded.
+$node->append_conf('postgresql.conf', "session_preload_libraries = 'sendkit'\n");
+configure($node, proxy => 'http://user:pass-word@127.0.0.1:1');
+$node->safe_psql('postgres', 'CREATE ROLE ordinary LOGIN; CREATE ROLE monitor LOGIN IN ROLE pg_monitor');
+is($node->safe_psql('postgres', 'SHOW sendkit.proxy'), 'http://***@127.0.0.1:1',
+	'a superuser sees the proxy without its password');
+is($node->safe_psql('postgres', 'SHOW sendkit.proxy', extra_params => [ '-U', 'monitor' ]),
+	'http://***@127.0.0.1:1', 'so does a monitor');
+for my $role ('postgres', 'monitor', 'ordinary')
+{
+	is( $node->safe_psql('postgres',
+			'SELECT count(*) FROM pg_settings WHERE pg_settings::text LIKE $$%pass-word%$$',
+			$role eq 'postgres' ? () : (extra_params => [ '-U', $role ])),
+		'0', "$role sees it nowhere in pg_settings");
+}
 for my $sql ('SHOW sendkit.proxy', "SELECT current_setting('sendkit.proxy')",
 	"SELECT current_setting('sendkit.proxy', true)", "SET sendkit.proxy = ''")
 {
-	my ($status, $out, $err) = $node->psql('postgres', $sql, @as_ordinary);
+	my ($status, $out, $err) =
+	  $node->psql('postgres', $sql, extra_params => [ '-U', 'ordinary' ]);
 	isnt($status, 0, "$sql: not for an ordinary role");
-	like($err, qr/must be superuser|permission denied/, "$sql: says why");
+	like($err, qr/must be superuser|permission denied|cannot be changed now/, "$sql: says why");
 	unlike("$out$err", qr/pass-word/, "$sql: shows nothing");
 }
 

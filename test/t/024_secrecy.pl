@@ -172,9 +172,8 @@ my %set_for = (
 	'nobody there' => {
 		base_url => 'http://127.0.0.1:' . $api->port('blackhole'),
 		connect_timeout => '50ms' },
-	'proxy down' => {
-		base_url => $api->url('https'),
-		proxy => 'http://127.0.0.1:' . $api->port('closed') },
+	# see below
+	'proxy down' => { base_url => $api->url('https') },
 	map { $_ => { base_url => $api->url($_) } }
 	  grep { /^https/ && $api->port($_) }
 	  qw(https_expired https_wronghost https_selfsigned https_tls11));
@@ -194,12 +193,15 @@ for my $key ($KEY, "sk_$secret")
 	for my $name (sort keys %set_for)
 	{
 		my %set = %{ $set_for{$name} };
+		my $proxy = 'http://127.0.0.1:' . $api->port('closed');
+		configure($node, proxy => $proxy), knows_configuration($session) if $name eq 'proxy down';
 		my $result = $session->query(
 			join('', map { "SET sendkit.$_ = '$set{$_}';\n" } sort keys %set)
 			  . "SELECT * FROM $many(ARRAY['ws-way-" . ++$n . "'], '$key')");
 		is($result->{sqlstate}, '00000', "$name: an answer") || diag(told($result));
 		unlike(told($result), qr/\Q$secret\E/, "$name: the client is not told");
 		$session->query(join '', map { "RESET sendkit.$_;\n" } sort keys %set);
+		configure($node, proxy => ''), knows_configuration($session) if $name eq 'proxy down';
 	}
 	for my $directive (@directives)
 	{

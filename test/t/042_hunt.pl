@@ -296,9 +296,12 @@ foreach my $listener (qw(https closed blackhole https_expired https_wronghost ht
 foreach my $proxy ('http://127.0.0.1:' . $api->port('closed'), 'socks5h://127.0.0.1:' . $api->port('http'),
 	'http://127.0.0.1:' . $api->port('proxy'))
 {
-	run_sql("SET sendkit.base_url = '@{[ $api->url('https') ]}'; SET sendkit.proxy = '$proxy'; SET ROLE clerk;"
+	configure($node, proxy => $proxy);
+	run_sql("SET sendkit.base_url = '@{[ $api->url('https') ]}'; SET ROLE clerk;"
 		  . "SELECT * FROM sendkit_delete_api_key('proxy')");
 }
+
+configure($node, proxy => '');
 
 # Keys that can't be used.
 run_sql('REVOKE USAGE ON FOREIGN SERVER sendkit FROM billing');

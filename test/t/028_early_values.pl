@@ -1,0 +1,234 @@
+# What is given for a setting before the library is loaded counts only if whoever
+# gave it might give it afterwards.
+#
+# Until then PostgreSQL takes any value from anybody, and a connection's own options
+# hide what the administrator wrote into postgresql.conf: pinned authorities, a
+# proxy, where the API is. Whether such a value equals a default, and so looks
+# harmless, must not matter. And once it is set right, it has to count at once, in
+# the same session.
+
+use strict;
+use warnings;
+
+use File::Copy qw(copy);
+use PostgreSQL::Test::Utils;
+use SendkitStandin;
+use SendkitTest;
+use Test::More;
+
+my $api = SendkitStandin->start(tls => 1);
+my $default = 'https://api.sendkit.ai';
+my $bad = 'http://192.0.2.1';
+my $good = $api->url('http');
+my $key_file = PostgreSQL::Test::Utils::tempdir() . '/key';
+append_to_file($key_file, "$KEY\n");
+chmod 0600, $key_file;
+
+# The administrator's: the stand-in, a pinned authority, a proxy, a key's file
+my $node = start_node($api, listener => 'https',
+	conf => "sendkit.max_retries = 0\n"
+	  . "sendkit.proxy = 'http://127.0.0.1:" . $api->port('proxy') . "'\n"
+	  . "sendkit.platform_key_file = '$key_file'\n");
+$node->safe_psql('postgres', <<'SQL');
+CREATE ROLE ordinary LOGIN;
+CREATE ROLE trusted LOGIN;
+GRANT EXECUTE ON FUNCTION sendkit_delete_api_key TO ordinary, trusted;
+SQL
+my $call = q{SELECT outcome FROM (SELECT (sendkit_delete_api_key('ws', NULL)).success) r(outcome)};
+
+# A session of this role, with these options; and what its first call brings.
+sub session_with
+{
+	my ($role, $options) = @_;
+	local $ENV{PGOPTIONS} = $options;
+	local $ENV{PGUSER} = $role if $role;
+	return SendkitTest::Session->new($node);
+}
+
+sub refused
+{
+	my ($result, $name) = @_;
+	return $result->{sqlstate} eq '22023'
+	  && $result->{stderr} =~ /the value given for "sendkit\.$name" was refused/;
+}
+
+sub is_refused
+{
+	my ($session, $name, $what) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $result = $session->query($call);
+	return ok(refused($result, $name), "$what: the call is refused") || diag(explain($result));
+}
+
+sub is_taken
+{
+	my ($session, $what) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$api->control('POST', '/keys', { restore => ['ws'] });
+	my $result = $session->query($call);
+	return is("$result->{sqlstate} @{ $result->{rows} }", '00000 t', "$what: the call works")
+	  || diag($result->{stderr});
+}
+
+is_taken(session_with('ordinary', ''), 'nothing given early');
+
+# --- options of the connection ------------------------------------------------------
+
+# By an ordinary role: each setting, by its default and by another value
+my %given = (
+	base_url => [ $default, $api->url('https'), $bad, '' ],
+	ca_file => [ '', '/etc/hostname' ],
+	proxy => [ '', 'http://127.0.0.1:' . $api->port('proxy') ],
+	platform_key_file => [ '', $key_file ],
+	worker_role => [ '', 'postgres' ]);
+for my $name (sort keys %given)
+{
+	for my $value (@{ $given{$name} })
+	{
+		$api->reset;
+		my $session = session_with('ordinary', "-c sendkit.$name=$value");
+		is_refused($session, $name, "PGOPTIONS with $name = '$value'");
+		is_refused($session, $name, '... again');
+		is($session->query("RESET ALL; SET sendkit.max_retries = 1; $call")->{sqlstate},
+			'22023', '... nor does RESET ALL bring the truth back');
+		is($api->stats->{accepted}{total} + @{ $api->control('GET', '/proxy-requests') },
+			0, '... and nothing was sent');
+	}
+}
+
+# What a superuser may set counts; what only the file may say doesn't.
+is_taken(session_with('', "-c sendkit.base_url=$good"), 'PGOPTIONS of a superuser');
+is_refused(session_with('', '-c sendkit.proxy='), 'proxy', 'PGOPTIONS of a superuser for the file\'s own');
+is_refused(session_with('', "-c sendkit.base_url=$bad"), 'base_url', 'a bad value of a superuser');
+SKIP:
+{
+	skip 'no GRANT SET ON PARAMETER for it', 1
+	  if $node->psql('postgres', "LOAD 'sendkit'; GRANT SET ON PARAMETER sendkit.base_url TO trusted");
+	is_taken(session_with('trusted', "-c sendkit.base_url=$good"), 'PGOPTIONS of one who may set it');
+}
+
+# Whether commits start deliverers
+for my $options ('-c sendkit.auto_deliver=on', '')
+{
+	my $session = session_with('ordinary', $options);
+	is_taken($session, "with options \"$options\"");
+	is($session->value('SHOW sendkit.auto_deliver'), $options ? 'off' : 'on',
+		'where nobody knows whether delivery is on, it is off, else it is on');
+}
+
+# --- set right ------------------------------------------------------------------------
+
+my $session = session_with('', "-c sendkit.base_url=$bad");
+is_refused($session, 'base_url', 'an option');
+$session->query("SET sendkit.base_url = '$good'");
+is_taken($session, '... after SET');
+$session->query('RESET sendkit.base_url');
+is_refused($session, 'base_url', '... after RESET, which leads back to it');
+$session->query("BEGIN; SET LOCAL sendkit.base_url = '$good'");
+is_taken($session, '... after SET LOCAL');
+$session->query('ROLLBACK');
+is_refused($session, 'base_url', '... after its end');
+configure($node, base_url => $api->url('https'));
+knows_configuration($session);
+is_taken($session, '... after a reload, which brings the file\'s value');
+
+$session = session_with('ordinary', '-c sendkit.ca_file=');
+is_refused($session, 'ca_file', 'an option of an ordinary role');
+configure($node, ca_file => $api->ca);
+knows_configuration($session);
+is_taken($session, '... after a reload');
+is($session->value('SHOW sendkit.ca_file'), $api->ca, '... by the file\'s value');
+
+# --- SET before the library is loaded ----------------------------------------------------
+
+$session = session_with('ordinary', '');
+$session->query("SET sendkit.ca_file = ''");
+my $result = $session->query($call);
+ok(refused($result, 'ca_file'), 'SET by an ordinary role: the call is refused');
+like($result->{stderr}, qr/HINT: .*connect anew/, '... and told what to do');
+is($session->value('SHOW sendkit.ca_file'), $api->ca, '... the administrator\'s value is in force');
+is_refused($session, 'ca_file', '... again');
+
+$session = session_with('', '');
+$session->query("SET sendkit.base_url = '$bad'");
+is_refused($session, 'base_url', 'SET of a bad value');
+$session->query('RESET sendkit.base_url');
+is_taken($session, '... after RESET');
+
+$session = session_with('', '');
+$session->query("SET sendkit.base_url = '$bad'");
+is_refused($session, 'base_url', 'SET of a bad value');
+$session->query("SET sendkit.base_url = '$good'");
+is_taken($session, '... after SET of a good one');
+
+# By default and value the same, but by whom?
+$session = session_with('ordinary', '');
+$session->query("SET sendkit.base_url = '" . $api->url('https') . q{'});
+is_refused($session, 'base_url', 'SET by an ordinary role to what is in force');
+
+# A superuser's SET stays his when he becomes somebody else, and nobody's becomes one.
+$session = session_with('', '');
+$session->query("SET sendkit.base_url = '$good'; SET ROLE ordinary");
+is_taken($session, 'SET by a superuser, then SET ROLE');
+$session = session_with('', '');
+$session->query("SET ROLE ordinary; SET sendkit.base_url = '$good'; RESET ROLE");
+is_refused($session, 'base_url', 'SET under SET ROLE');
+
+for my $end ('ROLLBACK', 'COMMIT')
+{
+	for my $set ('SET', 'SET LOCAL')
+	{
+		$session = session_with('', '');
+		$session->query("BEGIN; $set sendkit.base_url = '$bad'; LOAD 'sendkit'; SAVEPOINT s");
+		is_refused($session, 'base_url', "$set in a transaction");
+		$session->query("ROLLBACK TO s; $end");
+		if ($set eq 'SET' && $end eq 'COMMIT')
+		{
+			is_refused($session, 'base_url', "... after $end");
+		}
+		else
+		{
+			is_taken($session, "... after $end");
+		}
+	}
+}
+$session = session_with('', '');
+$session->query("BEGIN; SAVEPOINT s; SET sendkit.base_url = '$bad'");
+is_refused($session, 'base_url', 'SET behind a savepoint');
+$session->query('ROLLBACK TO s');
+is_taken($session, '... after ROLLBACK TO it');
+$session->query('ROLLBACK');
+
+$node->safe_psql('postgres', "CREATE FUNCTION under(call text) RETURNS text LANGUAGE plpgsql SET sendkit.base_url = '$bad' AS "
+	  . q{$$ DECLARE r text; BEGIN EXECUTE call INTO r; RETURN r; END $$});
+$session = session_with('ordinary', '');
+my $inside = "SELECT under(\$\$SELECT success FROM sendkit_delete_api_key('ws')\$\$)";
+ok(refused($session->query($inside), 'base_url'), 'SET of a function: the call is refused');
+is_taken($session, '... after it');
+
+# --- of a role, a database -----------------------------------------------------------------
+
+# As placeholders these are a superuser's to give, and as such they are taken, but
+# for those that only the file may say.
+$node->safe_psql('postgres', "ALTER ROLE ordinary SET sendkit.base_url = '$good'");
+is_taken(session_with('ordinary', ''), 'a role\'s, given by a superuser');
+$node->safe_psql('postgres', "ALTER ROLE ordinary RESET ALL; ALTER DATABASE postgres SET sendkit.proxy = ''");
+is_refused(session_with('ordinary', ''), 'proxy', 'a database\'s, for the file\'s own');
+$node->safe_psql('postgres', 'ALTER DATABASE postgres RESET ALL');
+$node->psql('postgres', "ALTER ROLE ordinary SET sendkit.ca_file = ''", extra_params => [ '-U', 'ordinary' ]);
+ok(is_taken(session_with('ordinary', ''), 'a role\'s own'), 'could not be given')
+  if $node->safe_psql('postgres', 'SELECT count(*) FROM pg_db_role_setting') == 0;
+$node->safe_psql('postgres', 'ALTER ROLE ordinary RESET ALL');
+
+# --- in the file ------------------------------------------------------------------------------
+
+configure($node, base_url => $bad);
+$session = session_with('ordinary', '');
+is_refused($session, 'base_url', 'a bad value in the file');
+configure($node, base_url => $api->url('https'));
+knows_configuration($session);
+is_taken($session, '... after it was corrected');
+
+ok_key_not_logged($node);
+$node->stop;
+done_testing();
