@@ -9,9 +9,23 @@ AS $$ SELECT sendkit_delete_api_key(id, 'sk_user_retries') $$ LANGUAGE sql;
 -- The API takes no requests twice, and then it does.
 SELECT * FROM pg_temp.delete('twice-429;status=429;retry-after=0;times=2');
 SELECT * FROM pg_temp.delete('twice-503;status=503;retry-after=0;times=2');
--- A date gone by, or one in an older style, means now.
+-- A date gone by, or one in an older style, asks for nothing more than our own pause.
 SELECT * FROM pg_temp.delete('date-past;status=429;retry-after=Fri,+31+Dec+1999+23:59:59+GMT;times=1');
 SELECT * FROM pg_temp.delete('date-old;status=503;retry-after=Friday,+31-Dec-99+23:59:59+GMT;times=1');
+-- A date, in each of the three styles, is by the server's clock, which the answer tells.
+SET sendkit.max_retries = 0;
+SELECT r.message
+FROM unnest(ARRAY['Fri,+31+Dec+1999+23:59:59+GMT', 'Friday,+31-Dec-99+23:59:59+GMT', 'Fri+Dec+31+23:59:59+1999',
+				  'Sat,+01+Jan+2000+00:00:00+GMT', 'Fri,+31+Dec+1999+00:00:00+GMT']) AS until,
+	 pg_temp.delete('date-own;status=429;header=Date:Fri,+31+Dec+1999+23:58:59+GMT;retry-after=' || until) AS r;
+-- What is no date asks for nothing: nobody's calendar has these.
+SELECT r.message, count(*)
+FROM unnest(ARRAY['Fri,+31+Dec+2147483647+23:59:59+GMT', 'Fri,+31+Feb+2100+23:59:59+GMT', 'Fri,+31+Dez+2100+23:59:59+GMT',
+				  'Fri,+31+Dec+2100+24:00:00+GMT', 'Fri,+31+Dec+2100+23:60:00+GMT', 'Fri,+31+Dec+2100+23:59:59+CET',
+				  'Fri,+31+Dec+2100+23:59:59+GMT,', 'Fri,+31+Dec+2100', '2100-12-31', '-1', '1.5', '0x10', '1+s']) AS until,
+	 pg_temp.delete('date-none;status=429;retry-after=' || until) AS r
+GROUP BY 1;
+RESET sendkit.max_retries;
 -- Without Retry-After, or with one that nobody can read, there is a pause of our own.
 SELECT * FROM pg_temp.delete('pause;status=429;times=1');
 SELECT * FROM pg_temp.delete('pause-soon;status=503;retry-after=soon;times=1');
@@ -24,8 +38,8 @@ SET sendkit.max_retries = 1;
 SELECT * FROM pg_temp.delete('always-1;status=429;retry-after=0');
 SET sendkit.max_retries = 0;
 SELECT * FROM pg_temp.delete('always-0;status=429;retry-after=0');
-SET sendkit.max_retries = 7;
-SELECT * FROM pg_temp.delete('always-7;status=503;retry-after=0');
+SET sendkit.max_retries = 2;
+SELECT * FROM pg_temp.delete('always-2;status=503;retry-after=0');
 -- The last attempt's answer is the one that counts.
 SELECT * FROM pg_temp.delete('then-200;status=429;retry-after=0;times=1');
 SELECT r.* FROM sendkit_delete_api_key('then-401;status=429;retry-after=0;times=1', 'sk_user_unknown') AS r;
