@@ -26,7 +26,7 @@ my @targets = (
 	[ 'plain http', $api->url('http') . $path ],
 	[ 'https', $api->url('https') . $path ],
 	[ 'another place of the same host', $path ],
-	[ 'another place, relative', '../../elsewhere/api-key' ],
+	[ 'another place, relative', 'elsewhere/api-key' ],
 	[ 'nowhere', '' ],
 	[ 'another protocol', "ftp://$second/" ],
 	[ 'a file', 'file:///etc/passwd' ]);
