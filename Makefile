@@ -16,6 +16,7 @@ OBJS = \
 	src/dispatch.o \
 	src/extension.o \
 	src/guc.o \
+	src/hiding.o \
 	src/home.o \
 	src/http.o \
 	src/http_probe.o \

@@ -14,8 +14,8 @@
  * first block is large enough for an ordinary answer, so that memory that runs
  * out cannot turn a deletion that happened into an error.
  *
- * No message here has to hide the statement: the callback hides it for whatever
- * is reported beneath.
+ * No message here has to hide the statement: run_call() hides it for whatever is
+ * reported beneath.
  *
  * A statement about many workspaces that is interrupted loses its rows, and
  * with them the knowledge of which keys are gone.  So a notice to the client
@@ -46,6 +46,7 @@
 #include "dispatch.h"
 #include "extension.h"
 #include "guc.h"
+#include "hiding.h"
 
 /* A call that waits reports its progress this often */
 #define PROGRESS_INTERVAL_MS 5000
@@ -95,13 +96,6 @@ PG_FUNCTION_INFO_V1(sendkit_delete_api_keys);
 
 /* --- around every call --- */
 
-static void
-hide_statement(void *arg pg_attribute_unused())
-{
-	errhidestmt(true);
-	errhidecontext(true);
-}
-
 /*
  * Runs the work of a call: in a memory context of its own, which the caller's
  * takes along, with no error letting the statement into the log, and the key
@@ -115,10 +109,7 @@ run_call(FunctionCallInfo fcinfo, Datum (*work) (Call *call))
 	Call		call;
 	volatile Datum result = (Datum) 0;
 
-	hiding.callback = hide_statement;
-	hiding.arg = NULL;
-	hiding.previous = error_context_stack;
-	error_context_stack = &hiding;
+	sendkit_hide_statement(&hiding);
 
 	old = MemoryContextSwitchTo(AllocSetContextCreate(CurrentMemoryContext,
 													  "sendkit call",
@@ -143,7 +134,7 @@ run_call(FunctionCallInfo fcinfo, Datum (*work) (Call *call))
 	PG_END_TRY();
 
 	MemoryContextSwitchTo(old);
-	error_context_stack = hiding.previous;
+	sendkit_show_statement(&hiding);
 	return result;
 }
 

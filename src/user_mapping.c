@@ -41,6 +41,7 @@
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 
+#include "hiding.h"
 #include "user_mapping.h"
 
 #define WRAPPER_NAME "sendkit_fdw"
@@ -152,14 +153,6 @@ sendkit_user_mapping_find(Oid role, SendkitStoredKey *stored)
 }
 
 /* --- storing and forgetting --- */
-
-/* No error on the way lets the statement into the log. */
-static void
-hide_statement(void *arg pg_attribute_unused())
-{
-	errhidestmt(true);
-	errhidecontext(true);
-}
 
 static void
 check_not_null(FunctionCallInfo fcinfo, int n, const char *what)
@@ -353,10 +346,10 @@ key_argument(FunctionCallInfo fcinfo, char key[SENDKIT_MAX_KEY_LENGTH + 1])
 Datum
 sendkit_store_platform_key(PG_FUNCTION_ARGS)
 {
-	ErrorContextCallback hiding = {.callback = hide_statement,.previous = error_context_stack};
+	ErrorContextCallback hiding;
 	char		key[SENDKIT_MAX_KEY_LENGTH + 1];
 
-	error_context_stack = &hiding;
+	sendkit_hide_statement(&hiding);
 	PreventCommandIfReadOnly("sendkit_store_platform_key()");
 	PG_TRY();
 	{
@@ -374,7 +367,7 @@ sendkit_store_platform_key(PG_FUNCTION_ARGS)
 		explicit_bzero(key, sizeof(key));
 	}
 	PG_END_TRY();
-	error_context_stack = hiding.previous;
+	sendkit_show_statement(&hiding);
 	PG_RETURN_VOID();
 }
 
@@ -402,8 +395,7 @@ report_bad_option(const char *name, Oid catalog)
 			 errmsg("invalid option \"%s\"", name),
 			 catalog == UserMappingRelationId ?
 			 errhint("Valid options in this context are: %s", SENDKIT_KEY_OPTION) :
-			 errhint("There are no valid options in this context. The option \"%s\" belongs to a user mapping.", SENDKIT_KEY_OPTION),
-			 errhidestmt(true), errhidecontext(true)));
+			 errhint("There are no valid options in this context. The option \"%s\" belongs to a user mapping.", SENDKIT_KEY_OPTION)));
 }
 
 static void
@@ -415,13 +407,11 @@ validate_key(const char *key)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
 				 errmsg("invalid value for option \"%s\"", SENDKIT_KEY_OPTION),
-				 errdetail("%s", fault),
-				 errhidestmt(true), errhidecontext(true)));
+				 errdetail("%s", fault)));
 	if (!sendkit_platform_key_is_likely(key))
 		ereport(WARNING,
 				(errmsg("the SendKit API is likely to reject this platform key"),
-				 errdetail("Platform keys begin with \"sk_user_\"."),
-				 errhidestmt(true), errhidecontext(true)));
+				 errdetail("Platform keys begin with \"sk_user_\".")));
 }
 
 Datum
@@ -429,8 +419,10 @@ sendkit_fdw_validator(PG_FUNCTION_ARGS)
 {
 	List	   *options = untransformRelOptions(PG_GETARG_DATUM(0));
 	Oid			catalog = PG_GETARG_OID(1);
+	ErrorContextCallback hiding;
 	ListCell   *cell;
 
+	sendkit_hide_statement(&hiding);
 	foreach(cell, options)
 	{
 		DefElem    *option = (DefElem *) lfirst(cell);
@@ -442,5 +434,6 @@ sendkit_fdw_validator(PG_FUNCTION_ARGS)
 		validate_key(value);
 		explicit_bzero(value, strlen(value));
 	}
+	sendkit_show_statement(&hiding);
 	PG_RETURN_VOID();
 }
