@@ -27,7 +27,9 @@ OBJS = \
 	src/platform_key.o \
 	src/queue.o \
 	src/queue_enqueue.o \
+	src/queue_person.o \
 	src/queue_process.o \
+	src/queue_table.o \
 	src/response.o \
 	src/retry_after.o \
 	src/sendkit.o \

@@ -147,23 +147,34 @@ CREATE TABLE @extschema@.sendkit_revocation (
 	attempts integer NOT NULL DEFAULT 0,
 	next_attempt_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	claimed_at timestamptz,
+	claimed_by bigint,
 	finished_at timestamptz,
 	outcome text,
 	status integer,
 	message text,
-	system_identifier bigint NOT NULL,
-	database_oid oid NOT NULL,
 	CONSTRAINT sendkit_revocation_pkey PRIMARY KEY (id)
 )
+USING heap
 -- room for the new version that a claim makes of a row
-WITH (fillfactor = 80);
+WITH (fillfactor = 75);
 
 ALTER SEQUENCE @extschema@.sendkit_revocation_id_seq OWNED BY @extschema@.sendkit_revocation.id;
 
--- What is due, however much history lies beside it. A claim changes none of
--- these columns, so that it can be a heap-only update.
+-- What is due, however much history lies beside it; first what must not be late.
+-- A claim changes no column that is in any index or condition here, so that it
+-- can be a heap-only update.
 CREATE INDEX sendkit_revocation_due_idx ON @extschema@.sendkit_revocation (next_attempt_at, id)
-	WHERE finished_at IS NULL;
+	WHERE finished_at IS NULL AND not_after IS NULL;
+CREATE INDEX sendkit_revocation_urgent_idx ON @extschema@.sendkit_revocation (next_attempt_at, id)
+	WHERE finished_at IS NULL AND not_after IS NOT NULL;
+
+-- The history: a new row is in none of these.
+CREATE INDEX sendkit_revocation_notable_idx ON @extschema@.sendkit_revocation (id)
+	WHERE finished_at IS NOT NULL AND (outcome IS NULL OR outcome OPERATOR(pg_catalog.<>) 'deleted');
+CREATE INDEX sendkit_revocation_finished_idx ON @extschema@.sendkit_revocation (finished_at)
+	WHERE finished_at IS NOT NULL;
+CREATE INDEX sendkit_revocation_workspace_idx ON @extschema@.sendkit_revocation (workspace_id)
+	WHERE finished_at IS NOT NULL;
 
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.sendkit_revocation', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.sendkit_revocation_id_seq', '');
@@ -174,13 +185,13 @@ REVOKE ALL ON SEQUENCE @extschema@.sendkit_revocation_id_seq FROM PUBLIC;
 COMMENT ON SEQUENCE @extschema@.sendkit_revocation_id_seq IS
 'numbers the revocations';
 COMMENT ON TABLE @extschema@.sendkit_revocation IS
-'API keys to be revoked: each row is delivered to the SendKit API after its transaction has committed, at least once. Rows in state done may be deleted at any time';
+'API keys to be revoked: each row is delivered to the SendKit API after its transaction has committed, at least once. Finished rows may be deleted at any time. Triggers, rules and policies that are put on it have no effect on what sendkit does';
 COMMENT ON COLUMN @extschema@.sendkit_revocation.id IS
 'number of the revocation';
 COMMENT ON COLUMN @extschema@.sendkit_revocation.workspace_id IS
 'workspace whose API key is to be revoked';
 COMMENT ON COLUMN @extschema@.sendkit_revocation.state IS
-'pending: waits for next_attempt_at; sending: claimed by a process; done: the key is gone or there was none; failed: needs a person';
+'pending: waits for next_attempt_at; sending: claimed by a process; done: the key is gone or there was none; failed: needs a person; cancelled: by a person';
 COMMENT ON COLUMN @extschema@.sendkit_revocation.requested_at IS
 'when the transaction that asked for it began';
 COMMENT ON COLUMN @extschema@.sendkit_revocation.requested_by IS
@@ -193,22 +204,29 @@ COMMENT ON COLUMN @extschema@.sendkit_revocation.next_attempt_at IS
 'when a pending revocation is due';
 COMMENT ON COLUMN @extschema@.sendkit_revocation.claimed_at IS
 'when it was last claimed to be sent';
+COMMENT ON COLUMN @extschema@.sendkit_revocation.claimed_by IS
+'the run that claimed it last: while its process lives, nobody else sends it';
 COMMENT ON COLUMN @extschema@.sendkit_revocation.finished_at IS
-'when it was done, or had failed';
+'when it was done, had failed or was cancelled; null: it is not finished';
 COMMENT ON COLUMN @extschema@.sendkit_revocation.outcome IS
 'outcome of the last attempt: deleted, absent, rejected, unavailable or unknown';
 COMMENT ON COLUMN @extschema@.sendkit_revocation.status IS
 'HTTP status of the last attempt; null: no answer came';
 COMMENT ON COLUMN @extschema@.sendkit_revocation.message IS
 'message of the last attempt';
-COMMENT ON COLUMN @extschema@.sendkit_revocation.system_identifier IS
-'cluster that the revocation belongs to: another one will not deliver it';
-COMMENT ON COLUMN @extschema@.sendkit_revocation.database_oid IS
-'database that the revocation belongs to: another one will not deliver it';
 COMMENT ON INDEX @extschema@.sendkit_revocation_due_idx IS
 'finds the revocations that are due';
+COMMENT ON INDEX @extschema@.sendkit_revocation_urgent_idx IS
+'finds those that have a not_after: they go first';
+COMMENT ON INDEX @extschema@.sendkit_revocation_notable_idx IS
+'finds those that are finished otherwise than by "deleted": failed, cancelled, absent';
+COMMENT ON INDEX @extschema@.sendkit_revocation_finished_idx IS
+'finds and counts those that are finished, by time';
+COMMENT ON INDEX @extschema@.sendkit_revocation_workspace_idx IS
+'finds those of a workspace that are finished: is its key dead?';
 COMMENT ON CONSTRAINT sendkit_revocation_pkey ON @extschema@.sendkit_revocation IS
 'one row per revocation';
+
 CREATE FUNCTION @extschema@.sendkit_request_revocation(
 	workspace_id text,
 	not_after timestamptz DEFAULT NULL
@@ -241,74 +259,90 @@ REVOKE ALL ON PROCEDURE @extschema@.sendkit_process_revocations() FROM PUBLIC;
 COMMENT ON PROCEDURE @extschema@.sendkit_process_revocations() IS
 'delivers all revocations that are due, committing batch by batch; made for pg_cron. Several at once share the work';
 
-CREATE FUNCTION @extschema@.sendkit_revocation_is_ours(system_identifier bigint, database_oid oid)
-RETURNS boolean
-AS 'MODULE_PATHNAME', 'sendkit_revocation_is_ours'
-LANGUAGE C STABLE STRICT PARALLEL SAFE;
-
-REVOKE ALL ON FUNCTION @extschema@.sendkit_revocation_is_ours(bigint, oid) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION @extschema@.sendkit_revocation_is_ours(bigint, oid) TO pg_monitor;
-
-COMMENT ON FUNCTION @extschema@.sendkit_revocation_is_ours(bigint, oid) IS
-'does a revocation with this cluster and database belong here, so that it will be delivered?';
-
-CREATE FUNCTION @extschema@.sendkit_adopt_revocations()
-RETURNS bigint
-LANGUAGE C VOLATILE PARALLEL UNSAFE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME', 'sendkit_adopt_revocations';
-
-REVOKE ALL ON FUNCTION @extschema@.sendkit_adopt_revocations() FROM PUBLIC;
-
-COMMENT ON FUNCTION @extschema@.sendkit_adopt_revocations() IS
-'makes the revocations that came with a dump or a template this database''s own, to be delivered from here; returns how many. Never call it in a copy whose original lives on';
-
--- A body that is bound to its table when it is created: by name it could find
--- another one, after the schema has been renamed
 CREATE FUNCTION @extschema@.sendkit_retry_revocations(ids bigint[] DEFAULT NULL)
 RETURNS bigint
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-	WITH retried AS (
-		UPDATE @extschema@.sendkit_revocation r
-		SET state = 'pending',
-			next_attempt_at = pg_catalog.now(),
-			claimed_at = NULL,
-			finished_at = NULL
-		WHERE r.state OPERATOR(pg_catalog.=) 'failed'
-			AND (ids IS NULL OR r.id OPERATOR(pg_catalog.=) ANY (ids))
-		RETURNING 1
-	)
-	SELECT pg_catalog.count(*) FROM retried;
-END;
+AS 'MODULE_PATHNAME', 'sendkit_retry_revocations'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 
 REVOKE ALL ON FUNCTION @extschema@.sendkit_retry_revocations(bigint[]) FROM PUBLIC;
 
 COMMENT ON FUNCTION @extschema@.sendkit_retry_revocations(bigint[]) IS
-'makes failed revocations pending again: these, or all of them; returns how many. One whose not_after has passed fails again';
+'makes failed revocations pending again and pending ones due now: these, or all of them; returns how many. Those whose not_after has passed stay failed';
+
+CREATE FUNCTION @extschema@.sendkit_cancel_revocations(ids bigint[])
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'sendkit_cancel_revocations'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+
+REVOKE ALL ON FUNCTION @extschema@.sendkit_cancel_revocations(bigint[]) FROM PUBLIC;
+
+COMMENT ON FUNCTION @extschema@.sendkit_cancel_revocations(bigint[]) IS
+'makes pending and failed revocations cancelled, so that they are not tried any more; returns how many. What is being sent is left alone';
+
+CREATE FUNCTION @extschema@.sendkit_adopt_revocations()
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'sendkit_adopt_revocations'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+REVOKE ALL ON FUNCTION @extschema@.sendkit_adopt_revocations() FROM PUBLIC;
+
+COMMENT ON FUNCTION @extschema@.sendkit_adopt_revocations() IS
+'makes this database the extension''s home: revocations are delivered from here, those that came with a dump or a template too, and stored keys used; returns how many were held. Never call it in a copy whose original lives on';
 
 CREATE VIEW @extschema@.sendkit_revocation_summary AS
+WITH unfinished AS MATERIALIZED (
+	-- in two parts, for the indexes
+	SELECT q.state, q.requested_at, q.attempts
+	FROM @extschema@.sendkit_revocation q
+	WHERE q.finished_at IS NULL AND q.not_after IS NULL
+	UNION ALL
+	SELECT q.state, q.requested_at, q.attempts
+	FROM @extschema@.sendkit_revocation q
+	WHERE q.finished_at IS NULL AND q.not_after IS NOT NULL
+), notable AS MATERIALIZED (
+	SELECT q.state, q.requested_at, q.attempts,
+		q.outcome OPERATOR(pg_catalog.=) 'absent'
+			AND q.attempts OPERATOR(pg_catalog.=) 1 AS absent_at_first
+	FROM @extschema@.sendkit_revocation q
+	WHERE q.finished_at IS NOT NULL
+		AND (q.outcome IS NULL OR q.outcome OPERATOR(pg_catalog.<>) 'deleted')
+), home AS MATERIALIZED (
+	SELECT @extschema@.sendkit_is_home() AS is_here
+), looked_at AS (
+	SELECT CASE
+			WHEN NOT h.is_here AND u.state OPERATOR(pg_catalog.=) ANY (ARRAY['pending', 'sending'])
+			THEN 'held'
+			ELSE u.state
+		END AS state,
+		u.requested_at, u.attempts, false AS absent_at_first,
+		u.state OPERATOR(pg_catalog.=) ANY (ARRAY['pending', 'sending'])
+			AND u.requested_at OPERATOR(pg_catalog.<)
+				(pg_catalog.now() OPERATOR(pg_catalog.-) interval '10 minutes') AS overdue
+	FROM unfinished u CROSS JOIN home h
+	UNION ALL
+	SELECT n.state, n.requested_at, n.attempts, n.absent_at_first, false
+	FROM notable n
+)
 SELECT s.state,
-	pg_catalog.count(r.id) AS revocations,
-	pg_catalog.min(r.requested_at) AS oldest_requested_at,
-	pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.min(r.requested_at) AS oldest_age,
-	pg_catalog.max(r.attempts) AS most_attempts,
-	pg_catalog.count(r.id) FILTER (WHERE r.finished_at IS NULL
-		AND r.next_attempt_at OPERATOR(pg_catalog.<)
-			(pg_catalog.now() OPERATOR(pg_catalog.-) interval '10 minutes')) AS overdue
-FROM pg_catalog.unnest(ARRAY['pending', 'sending', 'held', 'failed', 'done'])
+	pg_catalog.count(l.state) OPERATOR(pg_catalog.+)
+		-- the rest of what is finished is counted in an index, and not looked at
+		CASE WHEN s.state OPERATOR(pg_catalog.=) 'done'
+			THEN (SELECT pg_catalog.count(*) FROM @extschema@.sendkit_revocation q
+					WHERE q.finished_at IS NOT NULL)
+				OPERATOR(pg_catalog.-) (SELECT pg_catalog.count(*) FROM notable)
+			ELSE 0
+		END AS revocations,
+	pg_catalog.min(l.requested_at)
+		FILTER (WHERE s.state OPERATOR(pg_catalog.<>) 'done') AS oldest_requested_at,
+	pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.min(l.requested_at)
+		FILTER (WHERE s.state OPERATOR(pg_catalog.<>) 'done') AS oldest_age,
+	pg_catalog.max(l.attempts)
+		FILTER (WHERE s.state OPERATOR(pg_catalog.<>) 'done') AS most_attempts,
+	pg_catalog.count(*) FILTER (WHERE l.overdue) AS overdue,
+	pg_catalog.count(*) FILTER (WHERE l.absent_at_first) AS absent_at_first
+FROM pg_catalog.unnest(ARRAY['pending', 'sending', 'held', 'failed', 'cancelled', 'done'])
 		WITH ORDINALITY AS s(state, place)
-	LEFT JOIN (
-		SELECT q.id, q.requested_at, q.attempts, q.finished_at, q.next_attempt_at,
-			CASE
-				WHEN q.finished_at IS NULL
-					AND NOT @extschema@.sendkit_revocation_is_ours(q.system_identifier, q.database_oid)
-				THEN 'held'
-				ELSE q.state
-			END AS state
-		FROM @extschema@.sendkit_revocation q
-	) r ON r.state OPERATOR(pg_catalog.=) s.state
+	LEFT JOIN looked_at l ON l.state OPERATOR(pg_catalog.=) s.state
 GROUP BY s.state, s.place
 ORDER BY s.place;
 
@@ -316,16 +350,18 @@ REVOKE ALL ON TABLE @extschema@.sendkit_revocation_summary FROM PUBLIC;
 GRANT SELECT ON TABLE @extschema@.sendkit_revocation_summary TO pg_monitor;
 
 COMMENT ON VIEW @extschema@.sendkit_revocation_summary IS
-'is anything stuck? One line per state; held ones came with a dump or a template and wait for sendkit_adopt_revocations()';
+'is anything stuck? One line per state; held ones came with a dump or a template, or were requested in the copy, and wait for sendkit_adopt_revocations()';
 COMMENT ON COLUMN @extschema@.sendkit_revocation_summary.state IS
-'pending, sending, held, failed or done';
+'pending, sending, held, failed, cancelled or done';
 COMMENT ON COLUMN @extschema@.sendkit_revocation_summary.revocations IS
 'how many revocations are in this state';
 COMMENT ON COLUMN @extschema@.sendkit_revocation_summary.oldest_requested_at IS
-'when the oldest of them was requested';
+'when the oldest of them was requested; null for what is done';
 COMMENT ON COLUMN @extschema@.sendkit_revocation_summary.oldest_age IS
 'how long ago that was';
 COMMENT ON COLUMN @extschema@.sendkit_revocation_summary.most_attempts IS
-'the most attempts that any of them has taken';
+'the most attempts that any of them has taken; null for what is done';
 COMMENT ON COLUMN @extschema@.sendkit_revocation_summary.overdue IS
-'how many have been due for more than 10 minutes: nobody delivers, or not fast enough';
+'how many are not finished and were requested more than 10 minutes ago';
+COMMENT ON COLUMN @extschema@.sendkit_revocation_summary.absent_at_first IS
+'how many had no key when it was tried for the first time: if these are many, the trigger may name the wrong column, or the settings another account';

@@ -21,9 +21,7 @@ SET sendkit.max_retries = 0;
 SELECT sendkit_request_revocation('asked-1') AS asked \gset
 SELECT id = :asked AS the_same, workspace_id, state, requested_at <= clock_timestamp() AS requested,
 	   requested_by = current_user AS by_me, not_after, attempts, next_attempt_at = requested_at AS due,
-	   claimed_at, finished_at, outcome, status, message,
-	   system_identifier = (SELECT c.system_identifier FROM pg_control_system() c) AS our_cluster,
-	   database_oid = (SELECT oid FROM pg_database WHERE datname = current_database()) AS our_database
+	   claimed_at, claimed_by, finished_at, outcome, status, message
 FROM sendkit_revocation;
 SELECT sendkit_request_revocation(workspace_id => 'asked-2', not_after => '2100-01-01 00:00+00') > :asked AS higher;
 SELECT sendkit_request_revocation('asked-3', NULL) > :asked AS higher;
@@ -170,6 +168,7 @@ SELECT sendkit_request_revocation('good') > 0 AS asked;
 CALL sendkit_process_revocations();
 SELECT workspace_id, state, outcome FROM sendkit_revocation WHERE workspace_id ~ '^(bad|good)' ORDER BY id;
 -- They are not due before their time: nothing is sent now.
+UPDATE sendkit_revocation SET next_attempt_at = now() + interval '1 hour' WHERE state = 'pending';
 \! eval "$REQUESTS"
 CALL sendkit_process_revocations();
 \! eval "$REQUESTS"
@@ -218,11 +217,9 @@ CALL sendkit_process_revocations();
 SELECT workspace_id, state, attempts, outcome, status, message, finished_at IS NOT NULL AS finished
 FROM sendkit_revocation ORDER BY id;
 \! eval "$REQUESTS"
--- As promised, one whose not_after has passed fails again.
+-- To retry them would only fail again.
 SELECT sendkit_retry_revocations(ARRAY[1]);
-\set VERBOSITY terse
-CALL sendkit_process_revocations();
-\set VERBOSITY default
+SELECT sendkit_retry_revocations();
 SELECT workspace_id, state, attempts FROM sendkit_revocation WHERE id = 1;
 \! eval "$REQUESTS"
 -- What is under way then isn't waited for any longer, and not tried again.
@@ -257,25 +254,94 @@ RESET client_min_messages;
 SELECT workspace_id, state FROM sendkit_revocation ORDER BY id;
 \! eval "$REQUESTS"
 
---
--- Rows of another cluster or database came with a dump or a template. They are
--- held: their original is elsewhere, and has keys to revoke that are not ours.
---
+-- A person may also want to wait no longer, or not at all any more.
 TRUNCATE sendkit_revocation RESTART IDENTITY;
 SELECT sendkit_request_revocation(w) AS id
-FROM unnest(ARRAY['other-cluster', 'other-database', 'other-sending', 'other-done', 'ours']) w;
-UPDATE sendkit_revocation SET system_identifier = system_identifier + 1 WHERE workspace_id <> 'ours';
-UPDATE sendkit_revocation SET system_identifier = system_identifier - 1, database_oid = 1 WHERE id = 2;
-UPDATE sendkit_revocation SET state = 'sending', attempts = 1, claimed_at = '2000-01-01' WHERE id = 3;
-UPDATE sendkit_revocation SET state = 'done', attempts = 1, finished_at = now(), outcome = 'deleted' WHERE id = 4;
-SELECT id, sendkit_revocation_is_ours(system_identifier, database_oid) FROM sendkit_revocation ORDER BY id;
+FROM unnest(ARRAY['waits', 'waits-long', 'failed', 'done', 'sending', 'cancelled']) w;
+UPDATE sendkit_revocation SET next_attempt_at = now() + interval '1 hour' WHERE id IN (2, 5);
+UPDATE sendkit_revocation SET state = 'failed', finished_at = now(), outcome = 'rejected' WHERE id = 3;
+UPDATE sendkit_revocation SET state = 'done', finished_at = now(), outcome = 'deleted' WHERE id = 4;
+UPDATE sendkit_revocation SET state = 'sending', claimed_by = 1 WHERE id = 5;
+SELECT sendkit_cancel_revocations(ARRAY[6, 99, NULL, 4]::bigint[]);
+SELECT sendkit_cancel_revocations(ARRAY[6]);
+SELECT sendkit_cancel_revocations(NULL);
+\echo :SQLSTATE
+SELECT sendkit_retry_revocations();
+SELECT sendkit_retry_revocations();
+SELECT id, workspace_id, state, next_attempt_at <= clock_timestamp() AS due, finished_at IS NOT NULL AS finished
+FROM sendkit_revocation ORDER BY id;
+SELECT sendkit_cancel_revocations(ARRAY[1, 1, 3, 5]), sendkit_cancel_revocations(ARRAY[1]);
 CALL sendkit_process_revocations();
-SELECT id, workspace_id, state, attempts FROM sendkit_revocation ORDER BY id;
-SELECT state, revocations FROM sendkit_revocation_summary;
+SELECT id, workspace_id, state, outcome FROM sendkit_revocation ORDER BY id;
 \! eval "$REQUESTS"
+
+-- What a person has finished by hand is not sent, whatever is missing from it; nor
+-- is it in anybody's way, or are states and numbers that nobody knows.
+TRUNCATE sendkit_revocation RESTART IDENTITY;
+SELECT sendkit_request_revocation(w) AS id
+FROM unnest(ARRAY['by-hand-done', 'by-hand-failed', 'by-hand-odd', 'by-hand-long', 'overflow', 'negative', 'good']) w;
+UPDATE sendkit_revocation SET state = 'done' WHERE id = 1;
+UPDATE sendkit_revocation SET state = 'failed' WHERE id = 2;
+UPDATE sendkit_revocation SET state = 'Sending ' WHERE id = 3;
+UPDATE sendkit_revocation SET state = repeat('pending', 100000) WHERE id = 4;
+UPDATE sendkit_revocation SET attempts = 2147483647 WHERE id = 5;
+UPDATE sendkit_revocation SET attempts = -2147483648 WHERE id = 6;
+CALL sendkit_process_revocations();
+SELECT id, workspace_id, left(state, 10) AS state, attempts, outcome FROM sendkit_revocation ORDER BY id;
+\! eval "$REQUESTS"
+
+-- What must not be late goes first.
+TRUNCATE sendkit_revocation RESTART IDENTITY;
+SELECT count(sendkit_request_revocation('bulk-' || i)) FROM generate_series(1, 20) i;
+SELECT sendkit_request_revocation('urgent', now() + interval '1 hour') AS id;
+CALL sendkit_process_revocations();
+SELECT id FROM sendkit_revocation ORDER BY finished_at, claimed_at LIMIT 1;
+\! eval "$REQUESTS" | wc -l | tr -d ' '
+
+--
+-- A copy of a database has another one's home, or several. There nothing is
+-- delivered, old or new: the keys are the original's.
+--
+TRUNCATE sendkit_revocation RESTART IDENTITY;
+SELECT sendkit_is_home(), count(*),
+	   bool_and(h.system_identifier = c.system_identifier) AS our_cluster,
+	   bool_and(h.database_oid = (SELECT oid FROM pg_database WHERE datname = current_database())) AS our_database
+FROM sendkit_home h, pg_control_system() c;
+SELECT sendkit_request_revocation(w) AS id FROM unnest(ARRAY['old', 'old-sending', 'old-done', 'old-failed']) w;
+UPDATE sendkit_revocation SET state = 'sending', attempts = 1, claimed_at = '2000-01-01', claimed_by = 1 WHERE id = 2;
+UPDATE sendkit_revocation SET state = 'done', attempts = 1, finished_at = now(), outcome = 'deleted' WHERE id = 3;
+UPDATE sendkit_revocation SET state = 'failed', finished_at = now() WHERE id = 4;
+-- another cluster's, besides ours; then another database's alone; then none
+INSERT INTO sendkit_home SELECT system_identifier + 1, database_oid FROM sendkit_home;
+SELECT sendkit_is_home();
+SELECT sendkit_request_revocation('new') AS id;
+\set VERBOSITY sqlstate
+CALL sendkit_process_revocations();
+\set VERBOSITY default
+SELECT id, workspace_id, state, attempts FROM sendkit_revocation ORDER BY id;
+SELECT state, revocations, overdue FROM sendkit_revocation_summary;
+UPDATE sendkit_home SET system_identifier = (SELECT system_identifier FROM pg_control_system()), database_oid = 1;
+SELECT sendkit_is_home();
+TRUNCATE sendkit_home;
+SELECT sendkit_is_home();
+\set VERBOSITY sqlstate
+CALL sendkit_process_revocations();
+\set VERBOSITY default
+SELECT sendkit_cancel_revocations(ARRAY[1]);
+SELECT sendkit_retry_revocations();
+SELECT state, revocations FROM sendkit_revocation_summary WHERE revocations > 0;
+\! eval "$REQUESTS"
+-- A dump that is restored into its own database adds what is there.
+BEGIN;
+SELECT sendkit_adopt_revocations();
+INSERT INTO sendkit_home SELECT * FROM sendkit_home;
+SELECT sendkit_is_home();
+SELECT sendkit_adopt_revocations();
+ROLLBACK;
+SELECT sendkit_is_home();
 SELECT sendkit_adopt_revocations();
 SELECT sendkit_adopt_revocations();
-SELECT id, workspace_id, state, attempts, claimed_at IS NULL AS unclaimed FROM sendkit_revocation ORDER BY id;
+SELECT sendkit_is_home(), count(*) FROM sendkit_home;
 CALL sendkit_process_revocations();
 SELECT id, workspace_id, state, attempts, outcome FROM sendkit_revocation ORDER BY id;
 \! eval "$REQUESTS"
@@ -287,16 +353,22 @@ TRUNCATE sendkit_revocation RESTART IDENTITY;
 SELECT * FROM sendkit_revocation_summary;
 SELECT sendkit_request_revocation('ws') AS id FROM generate_series(1, 7);
 UPDATE sendkit_revocation SET requested_at = requested_at - id * interval '1 day', attempts = id * 10;
-UPDATE sendkit_revocation SET next_attempt_at = now() - interval '11 minutes' WHERE id IN (2, 4, 5, 6, 7);
-UPDATE sendkit_revocation SET next_attempt_at = now() - interval '9 minutes' WHERE id = 3;
+UPDATE sendkit_revocation SET requested_at = now() - interval '9 minutes' WHERE id = 1;
+UPDATE sendkit_revocation SET requested_at = now() - interval '11 minutes', next_attempt_at = now() + interval '50 minutes',
+	not_after = 'infinity' WHERE id = 2;
 UPDATE sendkit_revocation SET state = 'sending' WHERE id = 4;
-UPDATE sendkit_revocation SET database_oid = 1 WHERE id = 5;
-UPDATE sendkit_revocation SET state = 'failed', finished_at = now() WHERE id = 6;
-UPDATE sendkit_revocation SET state = 'done', finished_at = now() WHERE id = 7;
-SELECT state, revocations, most_attempts, overdue,
+UPDATE sendkit_revocation SET state = 'failed', finished_at = now() WHERE id IN (5, 6);
+UPDATE sendkit_revocation SET state = 'cancelled', finished_at = now(), outcome = 'unknown' WHERE id = 6;
+UPDATE sendkit_revocation SET state = 'done', finished_at = now(), outcome = 'deleted' WHERE id = 7;
+INSERT INTO sendkit_revocation (workspace_id, state, requested_by, attempts, finished_at, outcome)
+SELECT 'ws', 'done', '', n, now(), 'absent' FROM unnest(ARRAY[1, 1, 2]) n;
+SELECT state, revocations, most_attempts, overdue, absent_at_first,
 	   round(extract(epoch FROM now() - oldest_requested_at) / 86400) AS days,
 	   oldest_age = now() - oldest_requested_at AS age
 FROM sendkit_revocation_summary;
+INSERT INTO sendkit_home VALUES (1, 1);
+SELECT state, revocations, overdue FROM sendkit_revocation_summary;
+DELETE FROM sendkit_home WHERE database_oid = 1;
 TRUNCATE sendkit_revocation RESTART IDENTITY;
 
 --
@@ -311,8 +383,8 @@ SELECT relname FROM pg_class
 WHERE relname LIKE 'sendkit%' AND relkind IN ('r', 'v', 'S')
   AND (relkind = 'S' AND has_sequence_privilege('public', oid, 'USAGE, SELECT, UPDATE')
 	   OR relkind <> 'S' AND has_table_privilege('public', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER'));
--- Those that run as their definer can't be led astray.
-SELECT proname, proconfig FROM pg_proc WHERE proname LIKE 'sendkit%' AND prosecdef ORDER BY 1;
+-- None runs with anybody's rights but the caller's.
+SELECT proname FROM pg_proc WHERE proname LIKE 'sendkit%' AND prosecdef ORDER BY 1;
 
 -- Nobody, until somebody is let.
 \set VERBOSITY terse
@@ -321,7 +393,8 @@ SELECT sendkit_request_revocation('denied');
 CALL sendkit_process_revocations();
 SELECT sendkit_retry_revocations();
 SELECT sendkit_adopt_revocations();
-SELECT sendkit_revocation_is_ours(1, 1);
+SELECT sendkit_cancel_revocations(ARRAY[1]);
+SELECT sendkit_is_home();
 SELECT * FROM sendkit_revocation;
 SELECT * FROM sendkit_revocation_summary;
 RESET ROLE;
@@ -358,18 +431,38 @@ RESET ROLE;
 SELECT workspace_id, state, attempts, outcome FROM sendkit_revocation;
 \! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET "/requests?fields=headers" | grep -o 'sk_user_[a-z]*'
 \! eval "$REQUESTS" >/dev/null
--- Those who retry and adopt do so for the queue's owner.
-GRANT EXECUTE ON FUNCTION sendkit_retry_revocations, sendkit_adopt_revocations TO regress_sendkit_runner;
-UPDATE sendkit_revocation SET state = 'failed';
+-- So have those who retry, cancel and adopt.
+GRANT EXECUTE ON FUNCTION sendkit_retry_revocations, sendkit_cancel_revocations, sendkit_adopt_revocations TO regress_sendkit_runner;
+UPDATE sendkit_revocation SET state = 'failed', outcome = 'rejected';
+UPDATE sendkit_home SET database_oid = 1;
 SET ROLE regress_sendkit_runner;
 SELECT sendkit_retry_revocations();
 SELECT sendkit_adopt_revocations();
+SELECT sendkit_cancel_revocations(ARRAY[1]);
 RESET ROLE;
 -- Who monitors sees how much there is, and no workspace.
 SET ROLE regress_sendkit_watcher;
 SELECT state, revocations FROM sendkit_revocation_summary;
 SELECT * FROM sendkit_revocation;
 RESET ROLE;
+TRUNCATE sendkit_revocation;
+
+-- Who may read the queue can ask whether a key is dead, by an index.
+SELECT sendkit_request_revocation('ws-dead') > 0, sendkit_request_revocation('ws-alive') > 0;
+UPDATE sendkit_revocation SET state = 'done', outcome = 'deleted', finished_at = now() WHERE workspace_id = 'ws-dead';
+GRANT SELECT ON sendkit_revocation TO regress_sendkit_watcher;
+SET ROLE regress_sendkit_watcher;
+SET enable_seqscan = off;
+SET enable_bitmapscan = off;
+SELECT w, EXISTS (SELECT FROM sendkit_revocation WHERE workspace_id = w AND state = 'done' AND finished_at IS NOT NULL) AS dead
+FROM unnest(ARRAY['ws-dead', 'ws-alive', 'ws-unknown']) w;
+EXPLAIN (COSTS OFF) SELECT FROM sendkit_revocation WHERE workspace_id = 'ws-dead' AND state = 'done' AND finished_at IS NOT NULL;
+SELECT workspace_id, state, outcome FROM sendkit_revocation WHERE finished_at > now() - interval '1 hour' ORDER BY finished_at;
+EXPLAIN (COSTS OFF) SELECT FROM sendkit_revocation WHERE finished_at > now() - interval '1 hour' ORDER BY finished_at;
+RESET enable_seqscan;
+RESET enable_bitmapscan;
+RESET ROLE;
+REVOKE SELECT ON sendkit_revocation FROM regress_sendkit_watcher;
 TRUNCATE sendkit_revocation;
 
 -- Who calls a function of somebody else's asks as himself.
@@ -413,7 +506,7 @@ RESET client_min_messages;
 --
 SELECT c.relname, c.relpersistence, c.oid = ANY (e.extconfig) AS dumped
 FROM pg_class c, pg_extension e
-WHERE e.extname = 'sendkit' AND c.relname IN ('sendkit_revocation', 'sendkit_revocation_id_seq')
+WHERE e.extname = 'sendkit' AND c.relname IN ('sendkit_revocation', 'sendkit_revocation_id_seq', 'sendkit_home')
 ORDER BY 1;
 TRUNCATE sendkit_revocation RESTART IDENTITY;
 
@@ -421,6 +514,6 @@ DROP USER MAPPING FOR regress_sendkit_runner SERVER sendkit;
 DROP USER MAPPING FOR CURRENT_USER SERVER sendkit;
 DROP SERVER sendkit;
 REVOKE ALL ON FUNCTION sendkit_request_revocation FROM regress_sendkit_asker;
-REVOKE ALL ON FUNCTION sendkit_retry_revocations, sendkit_adopt_revocations FROM regress_sendkit_runner;
+REVOKE ALL ON FUNCTION sendkit_retry_revocations, sendkit_cancel_revocations, sendkit_adopt_revocations FROM regress_sendkit_runner;
 REVOKE ALL ON PROCEDURE sendkit_process_revocations FROM regress_sendkit_runner;
 DROP ROLE regress_sendkit_asker, regress_sendkit_runner, regress_sendkit_watcher;

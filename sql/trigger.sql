@@ -22,8 +22,7 @@ INSERT INTO workspace SELECT 'row-' || i, 'n' || i FROM generate_series(1, 9) i;
 SELECT * FROM queued();
 DELETE FROM workspace WHERE id = 'row-1';
 SELECT workspace_id, state, requested_at <= clock_timestamp() AS requested, requested_by = current_user AS by_me,
-	   not_after, attempts, next_attempt_at = requested_at AS due,
-	   sendkit_revocation_is_ours(system_identifier, database_oid)
+	   not_after, attempts, next_attempt_at = requested_at AS due, claimed_at, claimed_by, finished_at, outcome, status, message
 FROM sendkit_revocation;
 SELECT * FROM queued();
 DELETE FROM workspace WHERE id IN ('row-2', 'row-3') RETURNING id;
@@ -180,13 +179,11 @@ CREATE TRIGGER revoke AFTER DELETE ON workspace FOR EACH ROW EXECUTE FUNCTION se
 DELETE FROM workspace;
 \echo :SQLSTATE
 DROP TRIGGER revoke ON workspace;
--- Ids that can't be sent: none of the statement's rows goes.
+-- Ids that can't be sent: none of the statement's rows goes. No id, no key.
 CREATE TRIGGER revoke AFTER DELETE ON workspace FOR EACH ROW EXECUTE FUNCTION sendkit_revoke_on_delete('id');
 INSERT INTO workspace VALUES (NULL, 2), ('', 3), ('..', 4), (repeat('x', 256), 5);
 DELETE FROM workspace WHERE n = 2;
-\echo :SQLSTATE
 DELETE FROM workspace WHERE n = 3;
-\echo :SQLSTATE
 DELETE FROM workspace WHERE n IN (1, 4);
 \echo :SQLSTATE
 DELETE FROM workspace WHERE n = 5;
@@ -194,8 +191,8 @@ DELETE FROM workspace WHERE n = 5;
 DROP TRIGGER revoke ON workspace;
 CREATE TRIGGER revoke AFTER DELETE ON workspace REFERENCING OLD TABLE AS removed
 	FOR EACH STATEMENT EXECUTE FUNCTION sendkit_revoke_on_delete('id');
-DELETE FROM workspace WHERE n IN (1, 2);
-\echo :SQLSTATE
+INSERT INTO workspace VALUES (NULL, 2), ('', 3);
+DELETE FROM workspace WHERE n IN (2, 3);
 DELETE FROM workspace WHERE n IN (1, 4);
 \echo :SQLSTATE
 DROP TRIGGER revoke ON workspace;
@@ -282,16 +279,23 @@ DELETE FROM workspace WHERE id LIKE '%-1';
 SELECT workspace_id FROM queued() ORDER BY 1;
 DELETE FROM workspace_us;
 SELECT workspace_id FROM queued() ORDER BY 1;
--- By statement, on the parent: rows of all partitions, but not those that are
--- deleted from a partition by its own name.
+-- By statement, on the parent or a partition, it would see rows of one name only,
+-- and among them, when a MERGE removes some and moves others, those that live on.
 DROP TRIGGER revoke ON workspace;
 CREATE TRIGGER revoke AFTER DELETE ON workspace REFERENCING OLD TABLE AS removed
 	FOR EACH STATEMENT EXECUTE FUNCTION sendkit_revoke_on_delete('id');
-INSERT INTO workspace VALUES ('us', 'us-3'), ('us', 'us-4');
-DELETE FROM workspace_us WHERE id = 'us-4';
-SELECT * FROM queued();
+\set VERBOSITY default
 DELETE FROM workspace;
-SELECT workspace_id FROM queued() ORDER BY 1;
+\set VERBOSITY terse
+DELETE FROM workspace WHERE false;
+MERGE INTO workspace w USING (VALUES ('eu-2', true), ('ap-2', false)) v (id, moves) ON w.id = v.id
+WHEN MATCHED AND v.moves THEN UPDATE SET region = 'us' WHEN MATCHED THEN DELETE;
+DROP TRIGGER revoke ON workspace;
+CREATE TRIGGER revoke AFTER DELETE ON workspace_us REFERENCING OLD TABLE AS removed
+	FOR EACH STATEMENT EXECUTE FUNCTION sendkit_revoke_on_delete('id');
+DELETE FROM workspace_us;
+DROP TRIGGER revoke ON workspace_us;
+SELECT id FROM workspace ORDER BY 1;
 DROP TABLE workspace;
 
 -- A row that moves to another partition is deleted there and inserted here, and
@@ -299,14 +303,12 @@ DROP TABLE workspace;
 CREATE TABLE workspace (region text, id text) PARTITION BY LIST (region);
 CREATE TABLE workspace_eu PARTITION OF workspace FOR VALUES IN ('eu');
 CREATE TABLE workspace_us PARTITION OF workspace FOR VALUES IN ('us');
-CREATE TRIGGER revoke AFTER DELETE ON workspace REFERENCING OLD TABLE AS removed
-	FOR EACH STATEMENT EXECUTE FUNCTION sendkit_revoke_on_delete('id');
-INSERT INTO workspace VALUES ('eu', 'moves');
-UPDATE workspace SET region = 'us';
-SELECT * FROM queued();
-DROP TRIGGER revoke ON workspace;
 CREATE TRIGGER revoke AFTER DELETE ON workspace FOR EACH ROW EXECUTE FUNCTION sendkit_revoke_on_delete('id');
-UPDATE workspace SET region = 'eu';
+INSERT INTO workspace VALUES ('eu', 'moves'), ('eu', 'goes');
+UPDATE workspace SET region = 'us' WHERE id = 'moves';
+SELECT * FROM queued();
+MERGE INTO workspace w USING (VALUES ('moves', true), ('goes', false)) v (id, moves) ON w.id = v.id
+WHEN MATCHED AND v.moves THEN UPDATE SET region = 'eu' WHEN MATCHED THEN DELETE;
 SELECT * FROM queued();
 DELETE FROM workspace;
 SELECT * FROM queued();
@@ -331,6 +333,15 @@ CREATE TRIGGER revoke AFTER DELETE ON workspace REFERENCING OLD TABLE AS removed
 	FOR EACH STATEMENT EXECUTE FUNCTION sendkit_revoke_on_delete('id');
 INSERT INTO workspace VALUES ('parent');
 INSERT INTO workspace_big VALUES ('child', 1);
+DELETE FROM workspace;
+SELECT workspace_id FROM queued() ORDER BY 1;
+DROP TRIGGER revoke ON workspace;
+CREATE TRIGGER revoke AFTER DELETE ON workspace FOR EACH ROW EXECUTE FUNCTION sendkit_revoke_on_delete('id');
+INSERT INTO workspace VALUES ('parent');
+INSERT INTO workspace_big VALUES ('child without', 1);
+DELETE FROM workspace;
+CREATE TRIGGER revoke AFTER DELETE ON workspace_big FOR EACH ROW EXECUTE FUNCTION sendkit_revoke_on_delete('id');
+INSERT INTO workspace_big VALUES ('child with', 1);
 DELETE FROM workspace;
 SELECT workspace_id FROM queued() ORDER BY 1;
 DROP TABLE workspace CASCADE;
@@ -366,7 +377,72 @@ DELETE FROM workspace;
 SELECT count(*) AS not_yet FROM sendkit_revocation;
 COMMIT;
 SELECT * FROM queued();
+INSERT INTO workspace VALUES ('immediate-1'), ('immediate-2');
+BEGIN;
+DELETE FROM workspace WHERE id = 'immediate-1';
+SET CONSTRAINTS revoke IMMEDIATE;
+SELECT count(*) AS now FROM sendkit_revocation;
+DELETE FROM workspace;
+SELECT count(*) AS now FROM sendkit_revocation;
+COMMIT;
+SELECT * FROM queued();
 DROP TABLE workspace, customer;
+
+-- A workspace that is removed and made anew in one transaction keeps its key only
+-- if somebody looks whether it is back: the README's recipe.
+CREATE TABLE workspace (id text PRIMARY KEY);
+CREATE FUNCTION revoke_unless_back() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF NOT EXISTS (SELECT FROM workspace WHERE id = OLD.id) THEN
+		PERFORM sendkit_request_revocation(OLD.id);
+	END IF;
+	RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER revoke_api_key AFTER DELETE ON workspace DEFERRABLE INITIALLY DEFERRED
+	FOR EACH ROW EXECUTE FUNCTION revoke_unless_back();
+INSERT INTO workspace VALUES ('back'), ('gone');
+BEGIN;
+DELETE FROM workspace;
+INSERT INTO workspace VALUES ('back');
+COMMIT;
+SELECT * FROM queued();
+DROP TABLE workspace;
+DROP FUNCTION revoke_unless_back;
+
+-- Errors and subtransactions among the rows of one statement: what is kept open
+-- for its rows is closed with it, and opened anew where it was lost.
+CREATE TABLE workspace (id text);
+CREATE TRIGGER revoke AFTER DELETE ON workspace FOR EACH ROW EXECUTE FUNCTION sendkit_revoke_on_delete('id');
+CREATE FUNCTION stumble() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	BEGIN
+		PERFORM sendkit_request_revocation('lost ' || OLD.id);
+		DELETE FROM workspace WHERE id = '..';
+	EXCEPTION WHEN invalid_parameter_value THEN
+		PERFORM sendkit_request_revocation('kept ' || OLD.id);
+	END;
+	RETURN NULL;
+END $$;
+CREATE TRIGGER a_stumble AFTER DELETE ON workspace FOR EACH ROW WHEN (OLD.id <> '..') EXECUTE FUNCTION stumble();
+CREATE TRIGGER z_stumble AFTER DELETE ON workspace FOR EACH ROW WHEN (OLD.id <> '..') EXECUTE FUNCTION stumble();
+INSERT INTO workspace VALUES ('1'), ('..'), ('2');
+DELETE FROM workspace WHERE id <> '..';
+SELECT workspace_id FROM queued();
+INSERT INTO workspace VALUES ('3');
+DO $$
+BEGIN
+	FOR i IN 1 .. 3 LOOP
+		BEGIN
+			DELETE FROM workspace;
+		EXCEPTION WHEN invalid_parameter_value THEN
+			DELETE FROM workspace WHERE id = '3';
+			INSERT INTO workspace VALUES ('3');
+		END;
+	END LOOP;
+END $$;
+SELECT workspace_id FROM queued();
+DROP TABLE workspace;
+DROP FUNCTION stumble;
 
 --
 -- Who deletes needs no right on the queue, and is the one who asked, even if a
@@ -425,31 +501,100 @@ DELETE FROM regress_sendkit_decoy.workspace;
 RESET search_path;
 SELECT workspace_id FROM queued();
 
--- Triggers and constraints that somebody has put on the queue are served.
+-- Triggers, rules and policies that somebody has put on the queue are no business
+-- of those who remove workspaces: they neither fire nor are in the way.
 CREATE FUNCTION hear() RETURNS trigger LANGUAGE plpgsql AS
-$$ BEGIN RAISE NOTICE '% % %', TG_WHEN, TG_OP, NEW.workspace_id; RETURN NEW; END $$;
-CREATE TRIGGER hear_before BEFORE INSERT ON sendkit_revocation FOR EACH ROW EXECUTE FUNCTION hear();
-CREATE TRIGGER hear_after AFTER INSERT ON sendkit_revocation FOR EACH ROW EXECUTE FUNCTION hear();
-ALTER TABLE sendkit_revocation ADD CONSTRAINT no_pets CHECK (workspace_id NOT LIKE 'pet%');
-INSERT INTO workspace VALUES ('heard'), ('pet');
-DELETE FROM workspace WHERE id = 'heard';
+$$ BEGIN RAISE EXCEPTION '% % %', TG_WHEN, TG_OP, TG_LEVEL; END $$;
+CREATE TRIGGER hear_before BEFORE INSERT OR UPDATE ON sendkit_revocation FOR EACH ROW EXECUTE FUNCTION hear();
+CREATE TRIGGER hear_after AFTER INSERT OR UPDATE ON sendkit_revocation FOR EACH ROW EXECUTE FUNCTION hear();
+CREATE TRIGGER hear_statement BEFORE INSERT OR UPDATE ON sendkit_revocation FOR EACH STATEMENT EXECUTE FUNCTION hear();
+CREATE RULE hear_rule AS ON INSERT TO sendkit_revocation DO INSTEAD NOTHING;
+ALTER TABLE sendkit_revocation ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+INSERT INTO workspace VALUES ('unheard');
+INSERT INTO workspace_s VALUES ('unheard too');
+GRANT EXECUTE ON FUNCTION sendkit_request_revocation TO regress_sendkit_deleter;
+SET ROLE regress_sendkit_deleter;
+DELETE FROM workspace WHERE id = 'unheard';
+DELETE FROM workspace_s;
+SELECT sendkit_request_revocation('unheard as well') > 0 AS asked;
+RESET ROLE;
+SELECT workspace_id FROM sendkit_revocation ORDER BY id;
+DROP RULE hear_rule ON sendkit_revocation;
+DROP TRIGGER hear_before ON sendkit_revocation;
+DROP TRIGGER hear_after ON sendkit_revocation;
+DROP TRIGGER hear_statement ON sendkit_revocation;
+DROP FUNCTION hear();
+ALTER TABLE sendkit_revocation DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;
+SELECT workspace_id FROM queued();
+
+-- What belongs to the table itself is served: constraints, and columns and indexes
+-- that somebody has added, with functions that run as the one who removes.
+CREATE FUNCTION whoami(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN current_user; END $$;
+ALTER TABLE sendkit_revocation
+	ADD CONSTRAINT no_pets CHECK (workspace_id NOT LIKE 'pet%'),
+	ADD COLUMN regress_gone text,
+	ADD COLUMN regress_note text NOT NULL DEFAULT 'none',
+	ADD COLUMN regress_who text DEFAULT whoami(''),
+	ADD COLUMN regress_number bigint GENERATED ALWAYS AS IDENTITY,
+	ADD COLUMN regress_shown text GENERATED ALWAYS AS (state || ' ' || workspace_id) STORED,
+	ADD COLUMN regress_empty text;
+ALTER TABLE sendkit_revocation DROP COLUMN regress_gone;
+CREATE INDEX regress_by ON sendkit_revocation (whoami(workspace_id));
+INSERT INTO workspace VALUES ('noted'), ('pet');
+INSERT INTO workspace_s VALUES ('noted too');
+SET ROLE regress_sendkit_deleter;
+DELETE FROM workspace WHERE id = 'noted';
+DELETE FROM workspace_s;
 \set VERBOSITY sqlstate
 DELETE FROM workspace WHERE id = 'pet';
 \set VERBOSITY terse
-SELECT workspace_id FROM queued();
-ALTER TABLE sendkit_revocation DROP CONSTRAINT no_pets;
-DROP TRIGGER hear_before ON sendkit_revocation;
-DROP TRIGGER hear_after ON sendkit_revocation;
-DROP FUNCTION hear();
+RESET ROLE;
+SELECT workspace_id, regress_note, regress_who, regress_number > 0 AS numbered, regress_shown, regress_empty
+FROM sendkit_revocation ORDER BY id;
+SELECT sendkit_cancel_revocations(array_agg(id)) FROM sendkit_revocation;
+SELECT workspace_id, regress_note, regress_who, regress_number > 0 AS numbered, regress_shown, regress_empty
+FROM sendkit_revocation ORDER BY id;
+ALTER TABLE sendkit_revocation DROP CONSTRAINT no_pets, DROP COLUMN regress_note, DROP COLUMN regress_who,
+	DROP COLUMN regress_number, DROP COLUMN regress_shown, DROP COLUMN regress_empty;
+DROP INDEX regress_by;
+DROP FUNCTION whoami;
+TRUNCATE sendkit_revocation;
+-- ... where they can't leave anything behind for whoever caused them to run
+CREATE FUNCTION leave_behind() RETURNS text LANGUAGE plpgsql AS $$ BEGIN CREATE TEMP TABLE left_behind (); RETURN ''; END $$;
+ALTER TABLE sendkit_revocation ADD COLUMN regress_left text DEFAULT leave_behind();
+DELETE FROM workspace WHERE id = 'pet';
+\echo :SQLSTATE
+ALTER TABLE sendkit_revocation DROP COLUMN regress_left;
+DROP FUNCTION leave_behind;
 
--- So are columns that somebody has added.
-ALTER TABLE sendkit_revocation ADD COLUMN regress_note text DEFAULT 'none';
-INSERT INTO workspace VALUES ('noted');
-DELETE FROM workspace WHERE id = 'noted';
-SELECT workspace_id FROM queued();
-ALTER TABLE sendkit_revocation DROP COLUMN regress_note;
+-- A queue that is not what the extension made is not touched.
+\set VERBOSITY default
+ALTER TABLE sendkit_revocation RENAME COLUMN claimed_by TO regress_claimed_by;
+DELETE FROM workspace WHERE id = 'pet';
+\echo :SQLSTATE
+ALTER TABLE sendkit_revocation RENAME COLUMN regress_claimed_by TO claimed_by;
+ALTER TABLE sendkit_revocation OWNER TO regress_sendkit_deleter;
+DELETE FROM workspace WHERE id = 'pet';
+\echo :SQLSTATE
+ALTER TABLE sendkit_revocation OWNER TO CURRENT_USER;
+ALTER TABLE sendkit_revocation RENAME TO regress_revocation;
+CREATE TABLE sendkit_revocation (LIKE regress_revocation INCLUDING ALL);
+DELETE FROM workspace WHERE id = 'pet';
+\echo :SQLSTATE
+DROP TABLE sendkit_revocation;
+ALTER TABLE regress_revocation RENAME TO sendkit_revocation;
+ALTER TABLE sendkit_revocation SET UNLOGGED;
+DELETE FROM workspace WHERE id = 'pet';
+\echo :SQLSTATE
+ALTER TABLE sendkit_revocation SET LOGGED;
+ALTER INDEX sendkit_revocation_due_idx RENAME TO regress_idx;
+DELETE FROM workspace WHERE id = 'pet';
+\echo :SQLSTATE
+ALTER INDEX regress_idx RENAME TO sendkit_revocation_due_idx;
+\set VERBOSITY terse
 DELETE FROM workspace;
 SELECT workspace_id FROM queued();
+REVOKE EXECUTE ON FUNCTION sendkit_request_revocation FROM regress_sendkit_deleter;
 
 -- A table with the trigger keeps the extension from being dropped by mistake.
 DROP EXTENSION sendkit;

@@ -85,19 +85,34 @@ is_here(Relation home)
 }
 
 static Relation
-open_home(Oid extension, LOCKMODE mode)
+open_home(Oid extension, LOCKMODE mode, bool wait)
 {
-	return sendkit_table_open(extension, TABLE_NAME, mode, true, columns, COLUMNS);
+	return sendkit_table_open(extension, TABLE_NAME, mode, wait, columns, COLUMNS);
+}
+
+static bool
+is_here_and_close(Relation home)
+{
+	bool		here = is_here(home);
+
+	table_close(home, NoLock);
+	return here;
 }
 
 bool
 sendkit_home_is_here(Oid extension)
 {
-	Relation	home = open_home(extension, AccessShareLock);
-	bool		here = is_here(home);
+	return is_here_and_close(open_home(extension, AccessShareLock, true));
+}
 
-	table_close(home, NoLock);
-	return here;
+SendkitHome
+sendkit_home_look(Oid extension)
+{
+	Relation	home = open_home(extension, AccessShareLock, false);
+
+	if (home == NULL)
+		return SENDKIT_HOME_LOCKED;
+	return is_here_and_close(home) ? SENDKIT_HOME_HERE : SENDKIT_HOME_ELSEWHERE;
 }
 
 void
@@ -143,7 +158,7 @@ bool
 sendkit_home_adopt(Oid extension)
 {
 	/* whoever adopts it at the same time finds it adopted */
-	Relation	home = open_home(extension, ShareRowExclusiveLock);
+	Relation	home = open_home(extension, ShareRowExclusiveLock, true);
 	bool		adopted = !is_here(home);
 
 	if (adopted)

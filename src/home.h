@@ -17,6 +17,16 @@
 /* Is this database its home, so that revocations may be delivered? */
 extern bool sendkit_home_is_here(Oid extension);
 
+/* The same without waiting for a lock */
+typedef enum SendkitHome
+{
+	SENDKIT_HOME_HERE,
+	SENDKIT_HOME_ELSEWHERE,
+	SENDKIT_HOME_LOCKED,		/* somebody holds the table: who knows? */
+} SendkitHome;
+
+extern SendkitHome sendkit_home_look(Oid extension);
+
 /*
  * Raises 55000, with a hint that names sendkit_adopt_revocations(), if this
  * database is a copy: a stored key belongs to the original.

@@ -1,490 +1,424 @@
 /*-------------------------------------------------------------------------
  *
  * queue.c
- *	  The durable queue of revocations: add, claim, settle.  Knows no HTTP.
+ *	  The durable queue of revocations: claim and settle.  Knows no HTTP.
  *
- * The queue is the table sendkit_revocation.  A row that waits is "pending".
- * Claiming makes it "sending" and counts the attempt, and is committed before
+ * A row that waits is "pending".  Claiming makes it "sending", counts the
+ * attempt and enters the token of the run that claims, and is committed before
  * anything is sent, so that a row which kills its process is seen to do so.
- * Settling makes it "done", "failed" or "pending" again, but only if the claim
- * still stands: nobody else has counted another attempt since.
+ * Settling makes it "done", "failed" or "pending" again, but only if it is still
+ * that claim: the id alone could be another row's by now, if the table has been
+ * emptied and numbers begun anew.
  *
- * A row that stays "sending" has lost its process.  It is due again at once if
- * it was claimed before the server started, and else when LEASE is over, which
- * is longer than any process works on a claim (queue_process.c).
+ * Each run holds a lock on its token for as long as it lives (lock_tags.h).  If
+ * that can be had, the process is gone, by whatever way, and what it had claimed
+ * is due at once.  The lock dies with the server, too: after a crash or a
+ * promotion no claim is alive.
  *
- * Rows belong to a cluster and a database, told by the system identifier and
- * the database's OID.  Those of another one came with a dump or a template,
- * and are not touched until a person adopts them.
+ * Rows are found by two indexes of what is unfinished, one for those that must
+ * not be tried after some time and go first, one for the rest.  Claiming changes
+ * no indexed column, so that it can be a heap-only update; claimed rows stay in
+ * the index, and so do, as long as an old snapshot sees them, those that were
+ * settled.  So a run reads each index on from where it has come to, and not again
+ * and again what it has worked off; but rows that were passed over, or committed
+ * late, are behind that place.  So it also begins at the front again, as often as
+ * that costs less than a tenth of the time.
  *
- * Rows are added without a statement, as logical replication adds them: a row
- * trigger calls that for each row of a bulk removal, and the executor's start
- * and end would cost more than the rest.  Constraints, indexes and row triggers
- * of the table are served all the same; the right to insert is not asked for,
- * since those who may call the functions above it need none.
- *
- * The table is found in the schema of the function that was called, never by
- * the search path.  Plans are kept for the session, as PL/pgSQL keeps its.
+ * Rows that a person has written by hand, in a state that we don't know or with
+ * numbers that make no sense, are in nobody's way.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "access/table.h"
-#include "access/tableam.h"
 #include "access/xact.h"
-#include "access/xlog.h"
-#include "catalog/namespace.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_type.h"
-#include "commands/sequence.h"
-#include "commands/trigger.h"
-#include "executor/executor.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
+#include "port.h"
+#include "storage/lock.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
-#include "utils/memutils.h"
-#include "utils/rel.h"
-#include "utils/syscache.h"
-#include "utils/timestamp.h"
 
 #include "compat.h"
-#include "queue.h"
+#include "home.h"
+#include "lock_tags.h"
+#include "queue_table.h"
 
-#define TABLE_NAME "sendkit_revocation"
-#define SEQUENCE_NAME "sendkit_revocation_id_seq"
+/* Time spent on reading from the front, as a part of all time */
+#define RESCAN_SHARE 10
 
-/* How long a claim may stand while its process seems to live */
-#define LEASE "30 minutes"
-
-/* The statements, with %s for the table's qualified name */
-
-/*
- * MATERIALIZED, lest the planner lock more rows than LIMIT.  The index knows
- * what is due; claimed rows stay in it, so that claiming need not change it.
- * Each claim of a run goes on where the last one ended: the entries before are
- * those of rows that are settled by now, and as long as an old snapshot sees
- * them they would all have to be visited again.
- */
-static const char claim_sql[] =
-	"WITH due AS MATERIALIZED ("
-	" SELECT r.id FROM %s r"
-	" WHERE r.finished_at IS NULL"
-	" AND r.next_attempt_at OPERATOR(pg_catalog.<=) $1"
-	" AND ROW(r.next_attempt_at, r.id) OPERATOR(pg_catalog.>) ROW($5, $6)"
-	" AND r.system_identifier OPERATOR(pg_catalog.=) $2"
-	" AND r.database_oid OPERATOR(pg_catalog.=) $3"
-	" AND (r.state OPERATOR(pg_catalog.=) 'pending'"
-	" OR r.claimed_at OPERATOR(pg_catalog.<) pg_catalog.pg_postmaster_start_time()"
-	" OR r.claimed_at OPERATOR(pg_catalog.<) (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) interval '" LEASE "'))"
-	" ORDER BY r.next_attempt_at, r.id LIMIT $4 FOR UPDATE SKIP LOCKED) "
-	"UPDATE %s r SET state = 'sending', attempts = r.attempts OPERATOR(pg_catalog.+) 1,"
-	" claimed_at = pg_catalog.clock_timestamp() "
-	"FROM due WHERE r.id OPERATOR(pg_catalog.=) due.id "
-	"RETURNING r.id, r.attempts, r.workspace_id, r.not_after, r.next_attempt_at";
-
-static const char settle_sql[] =
-	"UPDATE %s r SET state = $3,"
-	" finished_at = CASE WHEN $3 OPERATOR(pg_catalog.<>) 'pending' THEN pg_catalog.clock_timestamp() END,"
-	" claimed_at = CASE WHEN $3 OPERATOR(pg_catalog.<>) 'pending' THEN r.claimed_at END,"
-	" next_attempt_at = CASE WHEN $3 OPERATOR(pg_catalog.=) 'pending' THEN $4 ELSE r.next_attempt_at END,"
-	" outcome = COALESCE($5, r.outcome),"
-	" status = CASE WHEN $5 IS NULL THEN r.status ELSE $6 END,"
-	" message = COALESCE($7, r.message) "
-	"WHERE r.id OPERATOR(pg_catalog.=) $1 AND r.attempts OPERATOR(pg_catalog.=) $2"
-	" AND r.state OPERATOR(pg_catalog.=) 'sending'";
-
-static const char adopt_sql[] =
-	"UPDATE %s r SET system_identifier = $1, database_oid = $2,"
-	" state = 'pending', claimed_at = NULL, next_attempt_at = pg_catalog.now() "
-	"WHERE r.finished_at IS NULL"
-	" AND (r.system_identifier OPERATOR(pg_catalog.<>) $1 OR r.database_oid OPERATOR(pg_catalog.<>) $2)";
-
-/* --- plans --- */
-
-typedef enum QueuePlan
-{
-	PLAN_CLAIM,
-	PLAN_SETTLE,
-	PLAN_ADOPT,
-	PLANS
-} QueuePlan;
-
-typedef struct PlanRule
-{
-	const char *sql;
-	int			nargs;
-	Oid			argtypes[7];
-} PlanRule;
-
-static const PlanRule plan_rules[PLANS] = {
-	{claim_sql, 6, {TIMESTAMPTZOID, INT8OID, OIDOID, INT4OID, TIMESTAMPTZOID, INT8OID}},
-	{settle_sql, 7, {INT8OID, INT4OID, TEXTOID, TIMESTAMPTZOID, TEXTOID, INT4OID, TEXTOID}},
-	{adopt_sql, 2, {INT8OID, OIDOID}},
-};
-
-/*
- * The session's plans, and the schema that they are for: by its number and by
- * its name, since a plan that is made anew looks its table up by name, and
- * after a renaming that name may be somebody else's.
- */
-static SPIPlanPtr plans[PLANS];
-static Oid	plans_schema = InvalidOid;
-static NameData plans_schema_name;
+/* --- runs --- */
 
 static void
-forget_plans(void)
+forget_places(SendkitRun *run)
 {
-	for (int i = 0; i < PLANS; i++)
+	for (SendkitQueueIndex i = 0; i <= SENDKIT_QUEUE_BY_DUE; i++)
 	{
-		if (plans[i])
-			SPI_freeplan(plans[i]);
-		plans[i] = NULL;
+		run->places[i].next_attempt_at = DT_NOBEGIN;
+		run->places[i].id = PG_INT64_MIN;
 	}
-}
-
-static SPIPlanPtr
-make_plan(Oid schema, const PlanRule *rule)
-{
-	char	   *table = quote_qualified_identifier(get_namespace_name(schema), TABLE_NAME);
-	Oid			argtypes[lengthof(rule->argtypes)];
-	SPIPlanPtr	plan;
-
-	memcpy(argtypes, rule->argtypes, sizeof(argtypes));
-	/* only the claim names the table twice */
-	plan = SPI_prepare(psprintf(rule->sql, table, table), rule->nargs, argtypes);
-	if (plan == NULL || SPI_keepplan(plan) != 0)
-		elog(ERROR, "could not prepare a statement on the queue: %s",
-			 SPI_result_code_string(SPI_result));
-	return plan;
-}
-
-static SPIPlanPtr
-get_plan(Oid schema, QueuePlan which)
-{
-	const char *name = get_namespace_name(schema);
-
-	if (schema != plans_schema || strcmp(name, NameStr(plans_schema_name)) != 0)
-		forget_plans();
-	plans_schema = schema;
-	namestrcpy(&plans_schema_name, name);
-	if (plans[which] == NULL)
-		plans[which] = make_plan(schema, &plan_rules[which]);
-	return plans[which];
-}
-
-static void
-run_plan(Oid schema, QueuePlan which, Datum *values, const char *nulls, int expected)
-{
-	MemoryContext old = CurrentMemoryContext;
-	int			result = SPI_execute_plan(get_plan(schema, which), values, nulls, false, 0);
-
-	/* SPI leaves its own behind */
-	MemoryContextSwitchTo(old);
-	if (result != expected)
-		elog(ERROR, "could not run a statement on the queue: %s",
-			 SPI_result_code_string(result));
-}
-
-/* --- whose rows these are --- */
-
-static Datum
-our_system(void)
-{
-	return Int64GetDatum((int64) GetSystemIdentifier());
-}
-
-static Datum
-our_database(void)
-{
-	return ObjectIdGetDatum(MyDatabaseId);
-}
-
-bool
-sendkit_queue_is_ours(int64 system_identifier, Oid database)
-{
-	return system_identifier == (int64) GetSystemIdentifier() && database == MyDatabaseId;
-}
-
-/* --- rights --- */
-
-static Oid
-queue_table(Oid schema)
-{
-	Oid			table = get_relname_relid(TABLE_NAME, schema);
-
-	if (!OidIsValid(table))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation \"%s\" does not exist", TABLE_NAME)));
-	return table;
-}
-
-static Oid
-queue_owner(Oid schema)
-{
-	Oid			table = queue_table(schema);
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table));
-	Oid			owner;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", table);
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-	return owner;
+	run->passed_over = false;
+	run->unsure = false;
 }
 
 void
-sendkit_queue_become_owner(Oid schema, SendkitQueueRights *before)
+sendkit_queue_begin_run(SendkitRun *run)
 {
-	GetUserIdAndSecContext(&before->user, &before->security_context);
-	SetUserIdAndSecContext(queue_owner(schema),
-						   before->security_context | SECURITY_LOCAL_USERID_CHANGE);
+	LOCKTAG		tag;
+
+	memset(run, 0, sizeof(*run));
+	forget_places(run);
+	run->rescan_at = DT_NOBEGIN;
+	do
+	{
+		run->token = pg_prng_uint64(&pg_global_prng_state);
+		sendkit_lock_tag(&tag, SENDKIT_LOCK_RUN, run->token);
+	} while (run->token == 0 ||
+			 LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL);
 }
 
 void
-sendkit_queue_become_caller(const SendkitQueueRights *before)
+sendkit_queue_end_run(SendkitRun *run)
 {
-	SetUserIdAndSecContext(before->user, before->security_context);
+	LOCKTAG		tag;
+
+	if (run->token == 0)
+		return;
+	sendkit_lock_tag(&tag, SENDKIT_LOCK_RUN, run->token);
+	(void) LockRelease(&tag, ExclusiveLock, true);
+	run->token = 0;
 }
 
-/* --- adding --- */
+/* --- looking at queue->found, and changing it --- */
 
-/* The table's columns, in the order of the install script */
-enum
-{
-	COLUMN_ID,
-	COLUMN_WORKSPACE_ID,
-	COLUMN_STATE,
-	COLUMN_REQUESTED_AT,
-	COLUMN_REQUESTED_BY,
-	COLUMN_NOT_AFTER,
-	COLUMN_ATTEMPTS,
-	COLUMN_NEXT_ATTEMPT_AT,
-	COLUMN_CLAIMED_AT,
-	COLUMN_FINISHED_AT,
-	COLUMN_OUTCOME,
-	COLUMN_STATUS,
-	COLUMN_MESSAGE,
-	COLUMN_SYSTEM_IDENTIFIER,
-	COLUMN_DATABASE_OID,
-	COLUMNS
-};
-
-/* Fills in what all rows of one call have in common. */
-static void
-fill_common(Datum *values, bool *nulls, TimestampTz not_after)
-{
-	TimestampTz now = GetCurrentTransactionStartTimestamp();
-
-	memset(nulls, true, COLUMNS * sizeof(bool));
-	nulls[COLUMN_ID] = nulls[COLUMN_WORKSPACE_ID] = nulls[COLUMN_STATE] = false;
-	nulls[COLUMN_REQUESTED_AT] = nulls[COLUMN_REQUESTED_BY] = false;
-	nulls[COLUMN_ATTEMPTS] = nulls[COLUMN_NEXT_ATTEMPT_AT] = false;
-	nulls[COLUMN_SYSTEM_IDENTIFIER] = nulls[COLUMN_DATABASE_OID] = false;
-	nulls[COLUMN_NOT_AFTER] = TIMESTAMP_IS_NOEND(not_after);
-
-	values[COLUMN_STATE] = CStringGetTextDatum("pending");
-	values[COLUMN_REQUESTED_AT] = TimestampTzGetDatum(now);
-	/* not the definer of the function that calls us, but who called that */
-	values[COLUMN_REQUESTED_BY] =
-		CStringGetTextDatum(GetUserNameFromId(GetOuterUserId(), false));
-	values[COLUMN_NOT_AFTER] = TimestampTzGetDatum(not_after);
-	values[COLUMN_ATTEMPTS] = Int32GetDatum(0);
-	values[COLUMN_NEXT_ATTEMPT_AT] = TimestampTzGetDatum(now);
-	values[COLUMN_SYSTEM_IDENTIFIER] = our_system();
-	values[COLUMN_DATABASE_OID] = our_database();
-}
-
-void
-sendkit_queue_find(Oid schema, SendkitQueue *queue)
-{
-	queue->table = queue_table(schema);
-	queue->sequence = get_relname_relid(SEQUENCE_NAME, schema);
-}
-
-/* Are the columns that we fill in there?  Others may have been added behind. */
 static bool
-has_our_columns(TupleDesc desc)
+is_claimed_by(SendkitQueue *queue, const SendkitRun *run)
 {
-	static const Oid types[COLUMNS] = {
-		INT8OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID, TIMESTAMPTZOID, INT4OID,
-		TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, INT4OID, TEXTOID,
-		INT8OID, OIDOID
-	};
+	bool		isnull;
+	Datum		token = sendkit_queue_get(queue, SENDKIT_QUEUE_CLAIMED_BY, &isnull);
 
-	if (desc->natts < COLUMNS)
+	return !isnull && (uint64) DatumGetInt64(token) == run->token;
+}
+
+static bool
+is_due(SendkitQueue *queue, TimestampTz now)
+{
+	bool		isnull;
+	Datum		when = sendkit_queue_get(queue, SENDKIT_QUEUE_NEXT_ATTEMPT_AT, &isnull);
+
+	return !isnull && DatumGetTimestampTz(when) <= now;
+}
+
+/* An unfinished row that waits for somebody to send it, perhaps not yet */
+static bool
+waits(SendkitQueue *queue, const SendkitRun *run)
+{
+	bool		isnull;
+
+	(void) sendkit_queue_get(queue, SENDKIT_QUEUE_FINISHED_AT, &isnull);
+	if (!isnull)
 		return false;
-	for (int i = 0; i < COLUMNS; i++)
-	{
-		if (TupleDescAttr(desc, i)->attisdropped ||
-			TupleDescAttr(desc, i)->atttypid != types[i])
-			return false;
-	}
+	if (sendkit_queue_is_in(queue, "pending"))
+		return !(run->once && is_claimed_by(queue, run));
+	return sendkit_queue_is_in(queue, "sending") && !is_claimed_by(queue, run) &&
+		!sendkit_queue_claim_lives(queue);
+}
+
+static void
+get_place(SendkitQueue *queue, SendkitQueuePlace *place)
+{
+	bool		isnull;
+
+	place->next_attempt_at =
+		DatumGetTimestampTz(sendkit_queue_get(queue, SENDKIT_QUEUE_NEXT_ATTEMPT_AT, &isnull));
+	place->id = DatumGetInt64(sendkit_queue_get(queue, SENDKIT_QUEUE_ID, &isnull));
+}
+
+static void
+set_text(SendkitQueue *queue, SendkitQueueColumn column, const char *value)
+{
+	MemoryContext old = MemoryContextSwitchTo(sendkit_queue_row_context(queue));
+
+	sendkit_queue_set(queue, column, CStringGetTextDatum(value));
+	MemoryContextSwitchTo(old);
+}
+
+/* --- claiming --- */
+
+static void
+read_revocation(SendkitQueue *queue, SendkitRevocation *revocation)
+{
+	bool		isnull;
+	Datum		value;
+
+	revocation->id = DatumGetInt64(sendkit_queue_get(queue, SENDKIT_QUEUE_ID, &isnull));
+	revocation->attempts =
+		DatumGetInt32(sendkit_queue_get(queue, SENDKIT_QUEUE_ATTEMPTS, &isnull));
+	revocation->workspace_id =
+		TextDatumGetCString(sendkit_queue_get(queue, SENDKIT_QUEUE_WORKSPACE_ID, &isnull));
+	revocation->requested_at =
+		DatumGetTimestampTz(sendkit_queue_get(queue, SENDKIT_QUEUE_REQUESTED_AT, &isnull));
+	value = sendkit_queue_get(queue, SENDKIT_QUEUE_NOT_AFTER, &isnull);
+	revocation->not_after = isnull ? DT_NOEND : DatumGetTimestampTz(value);
+}
+
+/* Claims queue->found, if it can be had, and is still due when it can. */
+static bool
+claim_found(SendkitQueue *queue, SendkitRun *run, TimestampTz now, SendkitRevocation *revocation)
+{
+	SendkitQueueLock lock = sendkit_queue_lock(queue, LockWaitSkip);
+
+	if (lock == SENDKIT_QUEUE_HELD)
+		run->passed_over = true;
+	if (lock != SENDKIT_QUEUE_LOCKED || !waits(queue, run) || !is_due(queue, now))
+		return false;
+
+	read_revocation(queue, revocation);
+	/* a person may have written any number */
+	if (revocation->attempts < PG_INT32_MAX)
+		revocation->attempts++;
+	sendkit_queue_change(queue);
+	set_text(queue, SENDKIT_QUEUE_STATE, "sending");
+	sendkit_queue_set(queue, SENDKIT_QUEUE_ATTEMPTS, Int32GetDatum(revocation->attempts));
+	sendkit_queue_set(queue, SENDKIT_QUEUE_CLAIMED_AT, TimestampTzGetDatum(GetCurrentTimestamp()));
+	sendkit_queue_set(queue, SENDKIT_QUEUE_CLAIMED_BY, Int64GetDatum((int64) run->token));
+	sendkit_queue_write(queue);
 	return true;
 }
 
-static Relation
-open_queue(Oid table)
+/* Claims from one index, behind the run's place in it, and moves that on. */
+static int
+claim_from(SendkitQueue *queue, SendkitRun *run, SendkitQueueIndex index, TimestampTz now,
+		   int limit, SendkitRevocation *revocations)
 {
-	Relation	queue = table_open(table, RowExclusiveLock);
+	SendkitQueueScan scan;
+	int			count = 0;
 
-	if (!has_our_columns(RelationGetDescr(queue)))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("relation \"%s\" does not have the columns of this version of sendkit",
-						TABLE_NAME),
-				 errhint("Undo what has been altered, or run ALTER EXTENSION sendkit UPDATE.")));
-	return queue;
-}
-
-int64
-sendkit_queue_add(const SendkitQueue *queue, Datum *ids, int count, TimestampTz not_after)
-{
-	Relation	table = open_queue(queue->table);
-	EState	   *estate = CreateExecutorState();
-	ResultRelInfo *target = makeNode(ResultRelInfo);
-	TupleTableSlot *slot = table_slot_create(table, NULL);
-	Datum		values[COLUMNS];
-	bool		nulls[COLUMNS];
-	int64		id = 0;
-
-	/* for triggers that somebody may have put on the table */
-	AfterTriggerBeginQuery();
-	InitResultRelInfo(target, table, 0, NULL, 0);
-	ExecOpenIndices(target, false);
-	fill_common(values, nulls, not_after);
-
-	for (int i = 0; i < count; i++)
+	sendkit_queue_scan(&scan, queue, index, &run->places[index]);
+	while (count < limit && sendkit_queue_scan_next(&scan) && is_due(queue, now))
 	{
-		id = nextval_internal(queue->sequence, false);
-		values[COLUMN_ID] = Int64GetDatum(id);
-		values[COLUMN_WORKSPACE_ID] = ids[i];
-
-		ExecClearTuple(slot);
-		memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts * sizeof(bool));
-		memcpy(slot->tts_values, values, sizeof(values));
-		memcpy(slot->tts_isnull, nulls, sizeof(nulls));
-		ExecStoreVirtualTuple(slot);
-		ExecSimpleRelationInsert(target, estate, slot);
-		ResetPerTupleExprContext(estate);
+		get_place(queue, &run->places[index]);
+		if (waits(queue, run) && claim_found(queue, run, now, &revocations[count]))
+			count++;
 	}
-
-	AfterTriggerEndQuery(estate);
-	ExecCloseIndices(target);
-	ExecCloseResultRelations(estate);
-	ExecResetTupleTable(estate->es_tupleTable, false);
-	ExecDropSingleTupleTableSlot(slot);
-	FreeExecutorState(estate);
-	table_close(table, NoLock);
-	return id;
+	sendkit_queue_scan_end(&scan);
+	return count;
 }
 
-/* --- claiming and settling --- */
-
-static void
-read_revocation(HeapTuple tuple, TupleDesc desc, SendkitRevocation *revocation)
+static int
+claim_on(SendkitQueue *queue, SendkitRun *run, TimestampTz now, int limit,
+		 SendkitRevocation *revocations)
 {
-	bool		isnull;
-	Datum		not_after;
+	int			count = claim_from(queue, run, SENDKIT_QUEUE_BY_URGENT, now, limit, revocations);
 
-	revocation->id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
-	revocation->attempts = DatumGetInt32(SPI_getbinval(tuple, desc, 2, &isnull));
-	revocation->workspace_id = TextDatumGetCString(SPI_getbinval(tuple, desc, 3, &isnull));
-	not_after = SPI_getbinval(tuple, desc, 4, &isnull);
-	revocation->not_after = isnull ? DT_NOEND : DatumGetTimestampTz(not_after);
-	revocation->next_attempt_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 5, &isnull));
+	return count + claim_from(queue, run, SENDKIT_QUEUE_BY_DUE, now, limit - count,
+							  revocations + count);
 }
 
-static bool
-is_behind(const SendkitQueuePlace *place, const SendkitRevocation *revocation)
+/* The same from the front, and what that costs decides when it is done again. */
+static int
+claim_anew(SendkitQueue *queue, SendkitRun *run, int limit, SendkitRevocation *revocations)
 {
-	return revocation->next_attempt_at > place->next_attempt_at ||
-		(revocation->next_attempt_at == place->next_attempt_at &&
-		 revocation->id > place->id);
+	TimestampTz begin = GetCurrentTimestamp();
+	TimestampTz end;
+	int			count;
+
+	forget_places(run);
+	count = claim_on(queue, run, begin, limit, revocations);
+	end = GetCurrentTimestamp();
+	run->rescan_at = end + RESCAN_SHARE * (end - begin);
+	return count;
+}
+
+/* What there is, or limit rows of it */
+static int
+claim_all(SendkitQueue *queue, SendkitRun *run, int limit, SendkitRevocation *revocations)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			count;
+
+	if (run->rescan_at == DT_NOBEGIN)
+		return claim_anew(queue, run, limit, revocations);
+	count = claim_on(queue, run, now, limit, revocations);
+	if (count == limit)
+		return count;
+	if (now >= run->rescan_at)
+		return count + claim_anew(queue, run, limit - count, revocations + count);
+	run->unsure = true;
+	return count;
 }
 
 int
-sendkit_queue_claim(Oid schema, TimestampTz due, int limit, SendkitQueuePlace *place,
+sendkit_queue_claim(SendkitQueue *queue, SendkitRun *run, int limit,
 					SendkitRevocation **revocations)
 {
-	Datum		values[6];
+	int			count = 0;
 
-	values[0] = TimestampTzGetDatum(due);
-	values[1] = our_system();
-	values[2] = our_database();
-	values[3] = Int32GetDatum(limit);
-	values[4] = TimestampTzGetDatum(place->next_attempt_at);
-	values[5] = Int64GetDatum(place->id);
-	run_plan(schema, PLAN_CLAIM, values, NULL, SPI_OK_UPDATE_RETURNING);
-
-	*revocations = palloc(Max(SPI_processed, 1) * sizeof(SendkitRevocation));
-	for (uint64 i = 0; i < SPI_processed; i++)
+	*revocations = palloc(Max(limit, 1) * sizeof(SendkitRevocation));
+	switch (sendkit_home_look(queue->extension))
 	{
-		SendkitRevocation *revocation = &(*revocations)[i];
-
-		read_revocation(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, revocation);
-		if (is_behind(place, revocation))
-		{
-			place->next_attempt_at = revocation->next_attempt_at;
-			place->id = revocation->id;
-		}
-	}
-	SPI_freetuptable(SPI_tuptable);
-	return (int) SPI_processed;
-}
-
-static const char *
-state_name(SendkitFate fate)
-{
-	switch (fate)
-	{
-		case SENDKIT_FATE_DONE:
-			return "done";
-		case SENDKIT_FATE_FAILED:
-			return "failed";
-		case SENDKIT_FATE_PENDING:
+		case SENDKIT_HOME_HERE:
+			count = claim_all(queue, run, limit, *revocations);
+			CommandCounterIncrement();
+			break;
+		case SENDKIT_HOME_ELSEWHERE:
+			break;
+		case SENDKIT_HOME_LOCKED:
+			run->passed_over = true;
 			break;
 	}
-	return "pending";
+	return count;
 }
 
-bool
-sendkit_queue_settle(Oid schema, const SendkitSettlement *settlement)
+/* --- settling --- */
+
+static bool
+is_claim(SendkitQueue *queue, const SendkitRun *run, const SendkitSettlement *settlement)
 {
-	Datum		values[7];
-	char		nulls[] = "       ";
+	bool		isnull;
+	Datum		attempts = sendkit_queue_get(queue, SENDKIT_QUEUE_ATTEMPTS, &isnull);
 
-	memset(values, 0, sizeof(values));
-	values[0] = Int64GetDatum(settlement->id);
-	values[1] = Int32GetDatum(settlement->attempts);
-	values[2] = CStringGetTextDatum(state_name(settlement->fate));
-	values[3] = TimestampTzGetDatum(settlement->next_attempt_at);
-	values[5] = Int32GetDatum(settlement->status);
+	return sendkit_queue_is_in(queue, "sending") && is_claimed_by(queue, run) &&
+		DatumGetInt32(attempts) == settlement->attempts;
+}
 
+/* What the API has said, if it has */
+static void
+set_answer(SendkitQueue *queue, const SendkitSettlement *settlement)
+{
 	if (settlement->outcome)
-		values[4] = CStringGetTextDatum(settlement->outcome);
-	else
-		nulls[4] = 'n';
-	if (settlement->status == 0)
-		nulls[5] = 'n';
+	{
+		set_text(queue, SENDKIT_QUEUE_OUTCOME, settlement->outcome);
+		if (settlement->status != 0)
+			sendkit_queue_set(queue, SENDKIT_QUEUE_STATUS, Int32GetDatum(settlement->status));
+		else
+			sendkit_queue_set_null(queue, SENDKIT_QUEUE_STATUS);
+	}
 	if (settlement->message)
-		values[6] = CStringGetTextDatum(settlement->message);
-	else
-		nulls[6] = 'n';
-
-	run_plan(schema, PLAN_SETTLE, values, nulls, SPI_OK_UPDATE);
-	return SPI_processed > 0;
+		set_text(queue, SENDKIT_QUEUE_MESSAGE, settlement->message);
 }
 
-int64
-sendkit_queue_adopt(Oid schema)
+static void
+set_fate(SendkitQueue *queue, const SendkitSettlement *settlement)
 {
-	Datum		values[2];
+	switch (settlement->fate)
+	{
+		case SENDKIT_FATE_DONE:
+			set_text(queue, SENDKIT_QUEUE_STATE, "done");
+			break;
+		case SENDKIT_FATE_FAILED:
+			set_text(queue, SENDKIT_QUEUE_STATE, "failed");
+			break;
+		case SENDKIT_FATE_PENDING:
+			set_text(queue, SENDKIT_QUEUE_STATE, "pending");
+			sendkit_queue_set_null(queue, SENDKIT_QUEUE_CLAIMED_AT);
+			sendkit_queue_set(queue, SENDKIT_QUEUE_NEXT_ATTEMPT_AT,
+							  TimestampTzGetDatum(settlement->next_attempt_at));
+			return;
+		case SENDKIT_FATE_UNSENT:
+			set_text(queue, SENDKIT_QUEUE_STATE, "pending");
+			sendkit_queue_set_null(queue, SENDKIT_QUEUE_CLAIMED_AT);
+			sendkit_queue_set(queue, SENDKIT_QUEUE_ATTEMPTS,
+							  Int32GetDatum(settlement->attempts - 1));
+			return;
+	}
+	sendkit_queue_set(queue, SENDKIT_QUEUE_FINISHED_AT,
+					  TimestampTzGetDatum(GetCurrentTimestamp()));
+}
 
-	values[0] = our_system();
-	values[1] = our_database();
-	run_plan(schema, PLAN_ADOPT, values, NULL, SPI_OK_UPDATE);
-	return (int64) SPI_processed;
+/* Settles queue->found. */
+static SendkitSettled
+settle_found(SendkitQueue *queue, const SendkitRun *run, const SendkitSettlement *settlement)
+{
+	SendkitQueueLock lock;
+
+	if (!is_claim(queue, run, settlement))
+		return SENDKIT_SETTLE_LOST;
+	lock = sendkit_queue_lock(queue, LockWaitSkip);
+	if (lock == SENDKIT_QUEUE_HELD)
+		return SENDKIT_SETTLE_LOCKED;
+	if (lock == SENDKIT_QUEUE_GONE || !is_claim(queue, run, settlement))
+		return SENDKIT_SETTLE_LOST;
+
+	sendkit_queue_change(queue);
+	if (settlement->fate != SENDKIT_FATE_UNSENT)
+		set_answer(queue, settlement);
+	set_fate(queue, settlement);
+	sendkit_queue_write(queue);
+	return SENDKIT_SETTLED;
+}
+
+SendkitSettled
+sendkit_queue_settle(SendkitQueue *queue, const SendkitRun *run,
+					 const SendkitSettlement *settlement)
+{
+	SendkitQueueScan scan;
+	SendkitSettled settled = SENDKIT_SETTLE_LOST;
+
+	sendkit_queue_scan_id(&scan, queue, settlement->id);
+	if (sendkit_queue_scan_next(&scan))
+		settled = settle_found(queue, run, settlement);
+	sendkit_queue_scan_end(&scan);
+	return settled;
+}
+
+/* --- what there is to do --- */
+
+/* When the first row behind the run's place is due */
+static TimestampTz
+next_due_of(SendkitQueue *queue, const SendkitRun *run, SendkitQueueIndex index)
+{
+	SendkitQueueScan scan;
+	SendkitQueuePlace place = {DT_NOEND, 0};
+
+	sendkit_queue_scan(&scan, queue, index, &run->places[index]);
+	while (sendkit_queue_scan_next(&scan))
+	{
+		if (!waits(queue, run))
+			continue;
+		get_place(queue, &place);
+		break;
+	}
+	sendkit_queue_scan_end(&scan);
+	return place.next_attempt_at;
+}
+
+TimestampTz
+sendkit_queue_next_due(SendkitQueue *queue, const SendkitRun *run)
+{
+	TimestampTz due = Min(next_due_of(queue, run, SENDKIT_QUEUE_BY_URGENT),
+						  next_due_of(queue, run, SENDKIT_QUEUE_BY_DUE));
+
+	if (run->passed_over)
+		return Min(due, GetCurrentTimestamp());
+	return run->unsure ? Min(due, run->rescan_at) : due;
+}
+
+static bool
+is_overdue(SendkitQueue *queue, TimestampTz before)
+{
+	bool		isnull;
+	Datum		requested = sendkit_queue_get(queue, SENDKIT_QUEUE_REQUESTED_AT, &isnull);
+
+	return DatumGetTimestampTz(requested) < before &&
+		(sendkit_queue_is_in(queue, "pending") || sendkit_queue_is_in(queue, "sending"));
+}
+
+int
+sendkit_queue_count_overdue(SendkitQueue *queue, int limit)
+{
+	TimestampTz before = GetCurrentTimestamp() - SENDKIT_OVERDUE_S * USECS_PER_SEC;
+	int			count = 0;
+
+	for (SendkitQueueIndex index = SENDKIT_QUEUE_BY_URGENT; index <= SENDKIT_QUEUE_BY_DUE; index++)
+	{
+		SendkitQueueScan scan;
+
+		sendkit_queue_scan(&scan, queue, index, NULL);
+		while (count < limit && sendkit_queue_scan_next(&scan))
+		{
+			if (is_overdue(queue, before))
+				count++;
+		}
+		sendkit_queue_scan_end(&scan);
+	}
+	return count;
 }

@@ -1,21 +1,24 @@
 /*-------------------------------------------------------------------------
  *
  * queue_enqueue.c
- *	  How revocations get into the queue: by request, by trigger, by adoption.
- *
- * Neither function needs the definer's rights, nor a search path: they write
- * the row by themselves (queue.c) and run no SQL.  Switching roles and paths
- * for each row of a bulk removal would cost more than the row.
+ *	  How revocations get into the queue: by request and by trigger.
  *
  * The row is written in the transaction that asks for it, and commits or
  * vanishes with it.  Nothing is sent here.  An id that could not be sent later
- * is refused now, when somebody is there to hear it.
+ * is refused now, when somebody is there to hear it; where a workspace has no id
+ * there is no key, and nothing to do.
  *
  * The trigger is for the removal of workspaces.  It reads the column that its
  * argument names, from the row or, once per statement, from the transition
  * table.  Uses that would revoke keys of workspaces which still exist, or miss
- * some, are errors: INSERT, BEFORE, TRUNCATE, which has no rows to read, and
- * UPDATE without a WHEN clause that tells a removal from any other change.
+ * some, are errors: INSERT, BEFORE, TRUNCATE, which has no rows to read, UPDATE
+ * without a WHEN clause that tells a removal from any other change, and the
+ * statement form on partitions, where it sees too few rows, or with MERGE rows
+ * that have only moved.
+ *
+ * However many rows a statement removes, one at a time is in memory.  A row
+ * trigger keeps the queue open until its query ends, since to open it costs more
+ * than to write a row.
  *
  *-------------------------------------------------------------------------
  */
@@ -30,27 +33,31 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/tuplestore.h"
 
 #include "api.h"
-#include "queue.h"
+#include "extension.h"
+#include "queue_table.h"
 
 PG_FUNCTION_INFO_V1(sendkit_request_revocation);
 PG_FUNCTION_INFO_V1(sendkit_revoke_on_delete);
-PG_FUNCTION_INFO_V1(sendkit_revocation_is_ours);
-PG_FUNCTION_INFO_V1(sendkit_adopt_revocations);
 
 /* --- adding rows --- */
 
 /* What is looked up once per statement, not once per row */
 typedef struct Enqueuer
 {
-	SendkitQueue queue;
+	Oid			extension;
 	SendkitTextConverter converter;
-	int			column;			/* of a trigger: the one with the ids */
+	MemoryContext row;			/* memory for one row */
+
+	/* of a trigger */
+	int			column;			/* the one with the ids */
 	Oid			relation;		/* ... of this table */
 	FmgrInfo	output;			/* its type's output function */
+	SendkitQueue *queue;		/* kept open, perhaps */
 } Enqueuer;
 
 static Enqueuer *
@@ -59,14 +66,15 @@ get_enqueuer(FunctionCallInfo fcinfo)
 	FmgrInfo   *flinfo = fcinfo->flinfo;
 	Enqueuer   *enqueuer = (Enqueuer *) flinfo->fn_extra;
 
-	if (enqueuer)
-		return enqueuer;
-
-	enqueuer = MemoryContextAllocZero(flinfo->fn_mcxt, sizeof(Enqueuer));
-	/* the calling function's schema is the queue's */
-	sendkit_queue_find(get_func_namespace(flinfo->fn_oid), &enqueuer->queue);
-	sendkit_text_init(&enqueuer->converter);
-	flinfo->fn_extra = enqueuer;
+	if (enqueuer == NULL)
+	{
+		enqueuer = MemoryContextAllocZero(flinfo->fn_mcxt, sizeof(Enqueuer));
+		enqueuer->extension = sendkit_extension_of(flinfo->fn_oid);
+		sendkit_text_init(&enqueuer->converter);
+		enqueuer->row = AllocSetContextCreate(flinfo->fn_mcxt, "sendkit row",
+											  ALLOCSET_SMALL_SIZES);
+		flinfo->fn_extra = enqueuer;
+	}
 	return enqueuer;
 }
 
@@ -84,28 +92,28 @@ check_id(const SendkitTextConverter *converter, text *id)
 				 errdetail("%s", fault)));
 }
 
-static int64
-add_ids(const Enqueuer *enqueuer, Datum *ids, int count, TimestampTz not_after)
-{
-	for (int i = 0; i < count; i++)
-		check_id(&enqueuer->converter, DatumGetTextPP(ids[i]));
-	return sendkit_queue_add(&enqueuer->queue, ids, count, not_after);
-}
-
 /* --- by request --- */
 
 Datum
 sendkit_request_revocation(PG_FUNCTION_ARGS)
 {
-	Datum		id;
+	Enqueuer   *enqueuer;
+	SendkitQueue *queue;
+	text	   *workspace_id;
+	int64		id;
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("workspace_id must not be null")));
-	id = PointerGetDatum(PG_GETARG_TEXT_PP(0));
-	PG_RETURN_INT64(add_ids(get_enqueuer(fcinfo), &id, 1,
-							PG_ARGISNULL(1) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(1)));
+	enqueuer = get_enqueuer(fcinfo);
+	workspace_id = PG_GETARG_TEXT_PP(0);
+	check_id(&enqueuer->converter, workspace_id);
+	queue = sendkit_queue_open(enqueuer->extension, true);
+	id = sendkit_queue_add(queue, PointerGetDatum(workspace_id),
+						   PG_ARGISNULL(1) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(1));
+	sendkit_queue_close(queue);
+	PG_RETURN_INT64(id);
 }
 
 /* --- by trigger: is it used in a way that makes sense? --- */
@@ -138,6 +146,11 @@ check_event(const TriggerData *trigger)
 	if (TRIGGER_FIRED_FOR_STATEMENT(event) && trigger->tg_oldtable == NULL)
 		report_misuse("sendkit_revoke_on_delete() fired FOR EACH STATEMENT needs a transition table",
 					  "Add REFERENCING OLD TABLE AS removed to the trigger's definition.");
+	if (TRIGGER_FIRED_FOR_STATEMENT(event) &&
+		(trigger->tg_relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE ||
+		 trigger->tg_relation->rd_rel->relispartition))
+		report_misuse("sendkit_revoke_on_delete() on a partitioned table needs FOR EACH ROW",
+					  "Create the trigger FOR EACH ROW on the partitioned table: FOR EACH STATEMENT misses what is deleted by the name of another table of the tree, and takes for removed what a MERGE moves to another partition.");
 }
 
 /* Finds the column that the trigger's argument names. */
@@ -170,70 +183,105 @@ find_column(FunctionCallInfo fcinfo, const TriggerData *trigger, Enqueuer *enque
 	enqueuer->relation = RelationGetRelid(relation);
 }
 
-static Datum
+/* Returns an id as a text, or NULL if there is none. */
+static text *
 id_as_text(const TriggerData *trigger, Enqueuer *enqueuer, Datum value, bool isnull)
 {
-	Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(trigger->tg_relation),
-												enqueuer->column - 1);
+	Oid			type = TupleDescAttr(RelationGetDescr(trigger->tg_relation),
+									 enqueuer->column - 1)->atttypid;
+	text	   *id;
 
 	if (isnull)
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("null value in column \"%s\" of relation \"%s\": cannot tell which workspace's API key to revoke",
-						NameStr(attribute->attname),
-						RelationGetRelationName(trigger->tg_relation))));
-	if (attribute->atttypid == TEXTOID)
-		return PointerGetDatum(DatumGetTextPP(value));
+		return NULL;
+	if (type == TEXTOID)
+		id = DatumGetTextPP(value);
 	/* the blanks that fill a char(n) up are no part of its value */
-	if (getBaseType(attribute->atttypid) == BPCHAROID)
-		return DirectFunctionCall1(rtrim1, value);
-	return CStringGetTextDatum(OutputFunctionCall(&enqueuer->output, value));
+	else if (getBaseType(type) == BPCHAROID)
+		id = DatumGetTextPP(DirectFunctionCall1(rtrim1, value));
+	else
+		id = cstring_to_text(OutputFunctionCall(&enqueuer->output, value));
+	return VARSIZE_ANY_EXHDR(id) > 0 ? id : NULL;
 }
 
 /* --- by trigger --- */
 
+/* Queues the id of one row, if it has any. */
 static void
-revoke_row(const TriggerData *trigger, Enqueuer *enqueuer)
+revoke_value(const TriggerData *trigger, Enqueuer *enqueuer, SendkitQueue *queue,
+			 Datum value, bool isnull)
+{
+	MemoryContext old = MemoryContextSwitchTo(enqueuer->row);
+	text	   *id = id_as_text(trigger, enqueuer, value, isnull);
+
+	if (id)
+	{
+		check_id(&enqueuer->converter, id);
+		(void) sendkit_queue_add(queue, PointerGetDatum(id), DT_NOEND);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(enqueuer->row);
+}
+
+/* Opens the queue for as long as the query lasts that fires the trigger. */
+static SendkitQueue *
+get_kept_queue(FunctionCallInfo fcinfo, Enqueuer *enqueuer)
+{
+	if (enqueuer->queue == NULL || !sendkit_queue_is_kept(enqueuer->queue))
+	{
+		MemoryContext old = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
+
+		enqueuer->queue = sendkit_queue_open(enqueuer->extension, true);
+		sendkit_queue_keep(enqueuer->queue);
+		MemoryContextSwitchTo(old);
+	}
+	return enqueuer->queue;
+}
+
+static void
+revoke_row(FunctionCallInfo fcinfo, const TriggerData *trigger, Enqueuer *enqueuer)
 {
 	bool		isnull;
 	Datum		value;
-	Datum		id;
 
 	/* an UPDATE has moved it to another partition: the workspace lives on */
 	if (HeapTupleHeaderIndicatesMovedPartitions(trigger->tg_trigtuple->t_data))
 		return;
-
 	value = heap_getattr(trigger->tg_trigtuple, enqueuer->column,
 						 RelationGetDescr(trigger->tg_relation), &isnull);
-	id = id_as_text(trigger, enqueuer, value, isnull);
 
-	add_ids(enqueuer, &id, 1, DT_NOEND);
+	/* a deferred trigger has no query of its own, and memory of some kind */
+	if (trigger->tg_trigger->tgdeferrable)
+	{
+		SendkitQueue *queue = sendkit_queue_open(enqueuer->extension, true);
+
+		revoke_value(trigger, enqueuer, queue, value, isnull);
+		sendkit_queue_close(queue);
+	}
+	else
+		revoke_value(trigger, enqueuer, get_kept_queue(fcinfo, enqueuer), value, isnull);
 }
 
 static void
 revoke_rows(const TriggerData *trigger, Enqueuer *enqueuer)
 {
+	SendkitQueue *queue = sendkit_queue_open(enqueuer->extension, true);
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(trigger->tg_relation),
 													&TTSOpsMinimalTuple);
 	Tuplestorestate *rows = trigger->tg_oldtable;
-	int64		size = Max(tuplestore_tuple_count(rows), 1);
-	Datum	   *ids = palloc_extended(size * sizeof(Datum), MCXT_ALLOC_HUGE);
-	int			count = 0;
 
 	/* other triggers read the same table */
 	tuplestore_select_read_pointer(rows, tuplestore_alloc_read_pointer(rows, EXEC_FLAG_REWIND));
 	tuplestore_rescan(rows);
-	while (tuplestore_gettupleslot(rows, true, true, slot))
+	while (tuplestore_gettupleslot(rows, true, false, slot))
 	{
 		bool		isnull;
 		Datum		value = slot_getattr(slot, enqueuer->column, &isnull);
 
-		ids[count++] = PointerGetDatum(PG_DETOAST_DATUM_COPY(id_as_text(trigger, enqueuer,
-																		value, isnull)));
+		CHECK_FOR_INTERRUPTS();
+		revoke_value(trigger, enqueuer, queue, value, isnull);
 	}
 	ExecDropSingleTupleTableSlot(slot);
-	if (count > 0)
-		add_ids(enqueuer, ids, count, DT_NOEND);
+	sendkit_queue_close(queue);
 }
 
 Datum
@@ -248,27 +296,8 @@ sendkit_revoke_on_delete(PG_FUNCTION_ARGS)
 	enqueuer = get_enqueuer(fcinfo);
 	find_column(fcinfo, trigger, enqueuer);
 	if (TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
-		revoke_row(trigger, enqueuer);
+		revoke_row(fcinfo, trigger, enqueuer);
 	else
 		revoke_rows(trigger, enqueuer);
 	return PointerGetDatum(NULL);
-}
-
-/* --- by adoption --- */
-
-Datum
-sendkit_revocation_is_ours(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_BOOL(sendkit_queue_is_ours(PG_GETARG_INT64(0), PG_GETARG_OID(1)));
-}
-
-Datum
-sendkit_adopt_revocations(PG_FUNCTION_ARGS)
-{
-	int64		count;
-
-	SPI_connect();
-	count = sendkit_queue_adopt(get_func_namespace(fcinfo->flinfo->fn_oid));
-	SPI_finish();
-	PG_RETURN_INT64(count);
 }

@@ -34,7 +34,6 @@
 #include "fmgr.h"
 #include "lib/ilist.h"
 #include "nodes/parsenodes.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
@@ -46,7 +45,7 @@
 #include "guc.h"
 #include "queue.h"
 
-/* Three such in a row, and some slack, are less than the queue's LEASE */
+/* No request of ours takes longer */
 #define MAX_REQUEST_TIMEOUT_MS (5 * 60 * 1000)
 
 /* An answer is settled after this time at the latest */
@@ -68,13 +67,13 @@ typedef struct Claim
 
 typedef struct Run
 {
-	Oid			schema;			/* of the queue */
-	TimestampTz due;			/* only what was due then */
+	Oid			extension;
+	SendkitRun	claims;
+	SendkitQueue *queue;		/* while it is worked on */
 	MemoryContext context;
 	SendkitTextConverter converter;
 	SendkitCredential credential;
 	SendkitDispatcher *dispatcher;
-	SendkitQueuePlace place;	/* up to where it has claimed */
 	dlist_head	under_way;		/* handed to the dispatcher */
 	dlist_head	answered;		/* to be settled */
 	dlist_head	settled;		/* in a transaction that has yet to commit */
@@ -155,7 +154,7 @@ settle_finished(Run *run, const Claim *claim)
 	settlement.status = verdict->status;
 	settlement.message = verdict->message;
 
-	if (sendkit_queue_settle(run->schema, &settlement) &&
+	if (sendkit_queue_settle(run->queue, &run->claims, &settlement) == SENDKIT_SETTLED &&
 		settlement.fate == SENDKIT_FATE_FAILED)
 		warn_failed(claim, verdict->message);
 }
@@ -172,7 +171,7 @@ settle_unsendable(Run *run, const Claim *claim, const char *message)
 	settlement.fate = SENDKIT_FATE_FAILED;
 	/* what is known from earlier attempts stays */
 	settlement.message = message;
-	if (sendkit_queue_settle(run->schema, &settlement))
+	if (sendkit_queue_settle(run->queue, &run->claims, &settlement) == SENDKIT_SETTLED)
 		warn_failed(claim, message);
 }
 
@@ -185,9 +184,8 @@ settle_unsent(Run *run, const Claim *claim)
 	memset(&settlement, 0, sizeof(settlement));
 	settlement.id = claim->revocation.id;
 	settlement.attempts = claim->revocation.attempts;
-	settlement.fate = SENDKIT_FATE_PENDING;
-	settlement.next_attempt_at = GetCurrentTimestamp();
-	(void) sendkit_queue_settle(run->schema, &settlement);
+	settlement.fate = SENDKIT_FATE_UNSENT;
+	(void) sendkit_queue_settle(run->queue, &run->claims, &settlement);
 }
 
 static void
@@ -263,8 +261,7 @@ claim_more(Run *run)
 {
 	SendkitRevocation *revocations;
 	int			limit = Min(sendkit_batch_size, 2 * sendkit_max_concurrency);
-	int			count = sendkit_queue_claim(run->schema, run->due, limit, &run->place,
-										   &revocations);
+	int			count = sendkit_queue_claim(run->queue, &run->claims, limit, &revocations);
 	MemoryContext old = MemoryContextSwitchTo(run->context);
 
 	for (int i = 0; i < count; i++)
@@ -289,8 +286,7 @@ settle_and_claim(Run *run)
 }
 
 /*
- * Runs work on the queue with its owner's rights.  In a subtransaction, so
- * that an error leaves the procedure where it can still roll back and commit:
+ * Runs work on the queue in a subtransaction, so that an error leaves the procedure where it can still roll back and commit:
  * snapshots, user and resource owner are as before.
  */
 static void
@@ -298,15 +294,14 @@ work_on_queue(Run *run, void (*work) (Run *run))
 {
 	MemoryContext old = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	SendkitQueueRights caller;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(old);
 	PG_TRY();
 	{
-		sendkit_queue_become_owner(run->schema, &caller);
+		run->queue = sendkit_queue_open(run->extension, true);
 		work(run);
-		sendkit_queue_become_caller(&caller);
+		sendkit_queue_close(run->queue);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -452,7 +447,7 @@ settle_first_under_way(Run *run)
 
 /*
  * Settles what is known, row by row: whatever it was that failed may concern
- * one of them only.  A row that cannot be settled is left to its lease.
+ * one of them only.  A row that cannot be settled is due when the run has ended.
  */
 static void
 save_what_is_known(Run *run)
@@ -533,9 +528,7 @@ sendkit_process_revocations(PG_FUNCTION_ARGS)
 
 	check_nonatomic(fcinfo);
 	memset(&run, 0, sizeof(run));
-	run.schema = get_func_namespace(fcinfo->flinfo->fn_oid);
-	run.due = GetCurrentTimestamp();
-	run.place.next_attempt_at = DT_NOBEGIN;
+	run.extension = sendkit_extension_of(fcinfo->flinfo->fn_oid);
 	dlist_init(&run.under_way);
 	dlist_init(&run.answered);
 	dlist_init(&run.settled);
@@ -546,6 +539,8 @@ sendkit_process_revocations(PG_FUNCTION_ARGS)
 
 	PG_TRY();
 	{
+		sendkit_queue_begin_run(&run.claims);
+		run.claims.once = true;
 		sendkit_text_init(&run.converter);
 		sendkit_credential_find(&run.credential, sendkit_extension_of(fcinfo->flinfo->fn_oid));
 		run.dispatcher = sendkit_dispatcher_begin(&run.converter, run.credential.key,
@@ -559,6 +554,7 @@ sendkit_process_revocations(PG_FUNCTION_ARGS)
 		if (run.dispatcher)
 			sendkit_dispatcher_end(run.dispatcher);
 		sendkit_credential_wipe(&run.credential);
+		sendkit_queue_end_run(&run.claims);
 	}
 	PG_END_TRY();
 

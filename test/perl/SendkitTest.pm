@@ -56,7 +56,7 @@ our @EXPORT = qw(
   $KEY
   call call_sql configure descriptors is_outcome knows_configuration libcurl_version literal memory_is_plain memory_kb
   ok_key_not_logged preload_library process_is_gone prompt
-  start_node stopping_trigger wait_until
+  start_node stopping_constraint wait_until
 );
 
 =pod
@@ -300,11 +300,12 @@ How many descriptors a process has open (the files of its data directory, which
 come and go as tables are used, not included), how much memory of its own (not
 shared) it uses, and whether it has ended.
 
-=item stopping_trigger()
+=item stopping_constraint()
 
-SQL that makes a trigger C<stop_here> on the queue, and its function.  A session
-that sets C<stop.at> to a number I<n> waits at its I<n>-th UPDATE of the queue for
-as long as another one holds C<pg_advisory_lock(1)>.
+SQL that makes a constraint C<stop_here> on the queue, and its function (triggers on
+the queue are not fired).  A session that sets C<stop.at> to a number I<n> waits at
+the I<n>-th row that it makes done or failed, for as long as another one holds
+C<pg_advisory_lock(1)>.
 
 =item memory_is_plain($pid)
 
@@ -318,21 +319,22 @@ where that can't be told.
 
 =cut
 
-sub stopping_trigger
+sub stopping_constraint
 {
 	return <<'EOS';
-CREATE FUNCTION stop_here() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION stop_here(state text) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
 	n int := COALESCE(NULLIF(current_setting('stop.at', true), ''), '0')::int;
 BEGIN
-	PERFORM set_config('stop.at', (n - 1)::text, false);
-	IF n = 1 THEN
-		PERFORM pg_advisory_xact_lock_shared(1);
+	IF n > 0 AND state IN ('done', 'failed') THEN
+		PERFORM set_config('stop.at', (n - 1)::text, false);
+		IF n = 1 THEN
+			PERFORM pg_advisory_xact_lock_shared(1);
+		END IF;
 	END IF;
-	RETURN NULL;
+	RETURN true;
 END $$;
-CREATE TRIGGER stop_here BEFORE UPDATE ON sendkit_revocation
-	FOR EACH STATEMENT EXECUTE FUNCTION stop_here();
+ALTER TABLE sendkit_revocation ADD CONSTRAINT stop_here CHECK (stop_here(state)) NOT VALID;
 EOS
 }
 

@@ -32,7 +32,7 @@ max_prepared_transactions = 5
 # (Cluster.pm would have the server stay down after a backend's crash)
 restart_after_crash = on
 EOC
-$node->safe_psql('postgres', stopping_trigger() . <<"EOS");
+$node->safe_psql('postgres', stopping_constraint() . <<"EOS");
 CREATE SERVER sendkit FOREIGN DATA WRAPPER sendkit_fdw;
 CREATE USER MAPPING FOR CURRENT_USER SERVER sendkit OPTIONS (platform_key '$KEY');
 CREATE TABLE before (last bigint);
@@ -100,9 +100,7 @@ sub delete_committed
 
 # --- the ways to crash ------------------------------------------------------------
 
-# Kills the backend, which makes the server end all others and recover. To the
-# queue this is no restart: it can't tell whether a process that claimed something
-# is alive, and waits for the lease to end.
+# Kills the backend, which makes the server end all others and recover.
 sub kill_backend
 {
 	my ($processor, @others) = @_;
@@ -111,8 +109,6 @@ sub kill_backend
 	$_->quit for $processor, @others;
 	# (a psql that can't connect may be gone before it was told what to ask)
 	wait_until(sub { eval { ($node->psql('postgres', 'SELECT 1'))[0] == 0 } }, 'the server is back');
-	$node->safe_psql('postgres',
-		"UPDATE sendkit_revocation SET claimed_at = claimed_at - interval '31 minutes' WHERE state = 'sending'");
 	return;
 }
 
@@ -213,8 +209,7 @@ sub sent
 }
 
 # All are answered, and the first of them, or the last, is about to be settled:
-# a trigger on the queue stops the processor at that UPDATE (the first one of all
-# claims).
+# a constraint on the queue stops the processor there.
 sub answered
 {
 	my ($settled) = @_;
@@ -223,7 +218,7 @@ sub answered
 	my $keeper = SendkitTest::Session->new($node);
 	my $watcher = SendkitTest::Session->new($node);
 	$keeper->value('SELECT pg_advisory_lock(1)');
-	my $processor = begin_delivery(10, 2 + $settled);
+	my $processor = begin_delivery(10, 1 + $settled);
 	my $pid = $processor->pid;
 	wait_until(sub { $watcher->value(
 		"SELECT count(*) FROM pg_stat_activity WHERE pid = $pid AND wait_event_type = 'Lock'") == 1 },

@@ -1,10 +1,11 @@
 # A copy must not revoke the original's keys.
 #
 # Whoever restores a dump of production on a staging server, or makes a database
-# from a template, gets the queue along: rows and numbers travel, so that nothing
-# is lost when the restore is for good. But nobody can tell a rescue from a
-# copy, so that the rows are held, in whatever state they came, until a person
-# says that they belong here.
+# from a template, gets everything along: the queue, so that nothing is lost when
+# the restore is for good, the workspaces, and perhaps a key. Nobody can tell a
+# rescue from a copy. So nothing is delivered, neither what came along nor what is
+# requested when the copy is purged, until a person says that this is the home
+# now.
 
 use strict;
 use warnings;
@@ -57,12 +58,13 @@ sub sent
 	return $api->stats->{requests}{total};
 }
 
-# Delivers, and returns the ids of the workspaces that were sent.
+# Delivers, and returns the ids of the workspaces that were sent. (A copy may
+# refuse to.)
 sub delivered
 {
 	my ($node, $db) = @_;
 	my $before = sent();
-	$node->safe_psql($db, 'CALL keys.sendkit_process_revocations()');
+	$node->psql($db, 'CALL keys.sendkit_process_revocations()');
 	my @requests = @{ $api->requests };
 	return join ' ', sort map { $_->{id} } @requests[ $before .. $#requests ];
 }
@@ -91,10 +93,10 @@ DELETE FROM workspace WHERE id = 'ws-waits';
 SELECT keys.sendkit_request_revocation('ws-leaked', $far);
 DELETE FROM workspace WHERE id = 'ws-sending';
 UPDATE keys.sendkit_revocation
-	SET state = 'sending', attempts = 1, claimed_at = now() WHERE workspace_id = 'ws-sending';
+	SET state = 'sending', attempts = 1, claimed_at = now(), claimed_by = 1 WHERE workspace_id = 'ws-sending';
 SQL
 my $queue = contents($origin, 'shop');
-my $unfinished = 3;
+my $pending_later = 0;
 is(summary($origin, 'shop'), 'pending 2, sending 1, failed 1, done 2',
 	'the original has rows in each state');
 
@@ -107,34 +109,33 @@ sub check_copy
 
 	is(contents($node, $db), $queue, "$name: the rows are all there, as they were");
 	is(summary($node, $db), 'held 3, failed 1, done 2', "$name: what is unfinished is held");
-	is(delivered($node, $db), '', "$name: nothing of it is sent");
+	is($node->safe_psql($db, 'SELECT keys.sendkit_is_home()'), 'f', "$name: this is not the home");
+	is(delivered($node, $db), '', "$name: nothing is sent");
 
-	# The restart rule is about claims of our own.
 	$node->restart;
 	is(delivered($node, $db), '', "$name: not after a restart either");
-
-	is($node->safe_psql($db, 'SELECT keys.sendkit_retry_revocations()'), '1',
-		"$name: to retry the failed one ...");
-	is(delivered($node, $db), '', "$name: ... sends nothing");
+	is($node->safe_psql($db, 'SELECT keys.sendkit_retry_revocations()'), $pending_later + 1,
+		"$name: to retry makes what has failed or waits due ...");
+	is(delivered($node, $db), '', "$name: ... and sends nothing");
 	is(summary($node, $db), 'held 4, done 2', "$name: ... but holds it");
 
-	# Rows of its own are numbered on and delivered, by the trigger that came along.
+	# The purge of a copy, by the trigger that came along
 	my $last = $node->safe_psql($db, 'SELECT max(id) FROM keys.sendkit_revocation');
-	$node->safe_psql($db, "DELETE FROM workspace WHERE id = 'ws-kept'");
+	$node->safe_psql($db, 'DELETE FROM workspace');
 	cmp_ok($node->safe_psql($db, "SELECT id FROM keys.sendkit_revocation WHERE workspace_id = 'ws-kept'"),
 		'>', $last, "$name: numbers go on after the last one");
-	is(delivered($node, $db), 'ws-kept', "$name: a revocation of its own is delivered");
-	is(summary($node, $db), 'held 4, done 3', "$name: and the others still held");
-	ok($api->key_alive($_), "$name: $_ has its key") for qw(ws-waits ws-leaked ws-sending);
+	is(delivered($node, $db), '', "$name: what is removed in the copy is not revoked");
+	is(summary($node, $db), 'held 5, done 2', "$name: but held as well");
+	ok($api->key_alive($_), "$name: $_ has its key") for qw(ws-waits ws-leaked ws-sending ws-kept);
 
-	is($node->safe_psql($db, 'SELECT keys.sendkit_adopt_revocations()'), '4',
-		"$name: a person adopts them");
+	is($node->safe_psql($db, 'SELECT keys.sendkit_adopt_revocations()'), '5',
+		"$name: a person makes it the home");
 	is($node->safe_psql($db, 'SELECT keys.sendkit_adopt_revocations()'), '0',
 		"$name: once");
-	is(delivered($node, $db), 'ws-leaked ws-rejected;status=403 ws-sending ws-waits',
-		"$name: then they are delivered");
+	is(delivered($node, $db), 'ws-kept ws-leaked ws-rejected;status=403 ws-sending ws-waits',
+		"$name: then all is delivered");
 	is(summary($node, $db), 'failed 1, done 6', "$name: to the end");
-	ok(!$api->key_alive($_), "$name: the key of $_ is gone") for qw(ws-waits ws-leaked ws-sending);
+	ok(!$api->key_alive($_), "$name: the key of $_ is gone") for qw(ws-waits ws-leaked ws-sending ws-kept);
 	$api->reset;
 	return;
 }
@@ -161,6 +162,25 @@ like($dump, qr/^COPY keys\.sendkit_revocation .*\tws-waits\t/ms, 'it has the que
 like($dump, qr/setval\('keys\.sendkit_revocation_id_seq'/, 'and the sequence');
 unlike($dump, qr/\Q$KEY\E/, 'but no key');
 
+like($dump, qr/^COPY keys\.sendkit_home /m, 'it knows whose they are');
+
+# --- data alone, into a database that has the extension and its own home ---
+
+run_client($origin, 'pg_dump --data-only', 'pg_dump', '--data-only', '-f', "$dir/data.sql", 'shop');
+$other->safe_psql('postgres', 'CREATE DATABASE data');
+$other->safe_psql('data', <<"SQL");
+CREATE SCHEMA keys;
+CREATE EXTENSION sendkit SCHEMA keys;
+CREATE SERVER sendkit FOREIGN DATA WRAPPER sendkit_fdw;
+CREATE USER MAPPING FOR PUBLIC SERVER sendkit OPTIONS (platform_key '$KEY');
+CREATE TABLE workspace (id text PRIMARY KEY);
+CREATE TRIGGER revoke AFTER DELETE ON workspace
+	FOR EACH ROW EXECUTE FUNCTION keys.sendkit_revoke_on_delete('id');
+SQL
+is($other->safe_psql('data', 'SELECT keys.sendkit_is_home()'), 't', 'a database is its own home');
+run_client($other, 'psql with data', 'psql', '-Xq', '-o', '/dev/null', '-v', 'ON_ERROR_STOP=1', '-f', "$dir/data.sql", 'data');
+check_copy($other, 'data', 'pg_dump --data-only');
+
 # --- a copy in the same cluster ---
 
 $origin->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE shop');
@@ -172,6 +192,20 @@ is(contents($origin, 'shop'), $queue, 'the original was not touched');
 $origin->safe_psql('postgres', 'ALTER DATABASE shop RENAME TO store');
 is(summary($origin, 'store'), 'pending 2, sending 1, failed 1, done 2',
 	'in a renamed database nothing is held');
+$origin->safe_psql('postgres', 'ALTER DATABASE store RENAME TO shop');
+
+# --- a dump goes back into the database that it came from ---
+
+$origin->safe_psql('shop', 'DROP SCHEMA keys CASCADE; DROP TABLE workspace');
+run_client($origin, 'psql into the original', 'psql', '-Xq', '-o', '/dev/null', '-v', 'ON_ERROR_STOP=1', '-f', "$dir/plain.sql", 'shop');
+is(contents($origin, 'shop'), $queue, 'the old state is back');
+is(summary($origin, 'shop'), 'pending 2, sending 1, failed 1, done 2', 'and not held');
+is($origin->safe_psql('shop', 'SELECT count(*) FROM keys.sendkit_home'), '2', 'the home is named twice');
+is(delivered($origin, 'shop'), 'ws-leaked ws-sending ws-waits', 'so that it is delivered');
+$api->reset;
+# back to the state that the copies know
+$origin->safe_psql('shop', 'DROP SCHEMA keys CASCADE; DROP TABLE workspace');
+run_client($origin, 'once more', 'psql', '-Xq', '-o', '/dev/null', '-v', 'ON_ERROR_STOP=1', '-f', "$dir/plain.sql", 'shop');
 
 # --- pg_upgrade: a new cluster, too, so that it needs the same word ---
 
@@ -182,7 +216,6 @@ $upgraded->append_conf('postgresql.conf',
 	"log_statement = none\nsendkit.base_url = '" . $api->url('http') . "'\n$conf");
 my $bin = $origin->safe_psql('postgres', "SELECT setting FROM pg_config WHERE name = 'BINDIR'");
 $origin->safe_psql('postgres', 'DROP DATABASE copy');
-$origin->safe_psql('postgres', 'ALTER DATABASE store RENAME TO shop');
 $other->stop;
 $origin->stop;
 {
