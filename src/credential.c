@@ -5,14 +5,14 @@
  *
  * A key is held in one place, the caller's SendkitCredential, for as long as
  * the call takes, and wiped then; so is every copy made on the way there.  No
- * message here says anything about a key but which rule it breaks, and no
- * error lets the statement into the log.
+ * message here says anything about a key but which rule it breaks.  That the
+ * statement stays out of the log, which may hold one, is the callers' concern
+ * (hiding.c).
  *
  * Stored keys are either in a user mapping (user_mapping.c), or in a file that
- * the setting sendkit.platform_key_file names.  The file is
- * read at each use, so that replacing it replaces the key.  All rules about it
- * are checked on the open file, not on its name, which could be pointed
- * elsewhere in between.
+ * the setting sendkit.platform_key_file names.  The file is read at each use, so
+ * that replacing it replaces the key.  All rules about it are checked on the
+ * open file, not on its name, which could be pointed elsewhere in between.
  *
  * In a copy of the database, stored keys are refused (home.c): they belong to
  * the original's workspaces.
@@ -64,8 +64,7 @@ sendkit_credential_take(SendkitCredential *credential, text *argument)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid platform key"),
-				 errdetail("%s", fault),
-				 errhidestmt(true), errhidecontext(true)));
+				 errdetail("%s", fault)));
 }
 
 /* --- in a user mapping --- */
@@ -93,8 +92,7 @@ report_bad_file(const char *fault)
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIG_FILE_ERROR),
 			 errmsg("cannot use the file that \"sendkit.platform_key_file\" names"),
-			 errdetail("%s", fault),
-			 errhidestmt(true), errhidecontext(true)));
+			 errdetail("%s", fault)));
 }
 
 static void
@@ -102,8 +100,7 @@ report_unreadable_file(void)
 {
 	ereport(ERROR,
 			(errcode_for_file_access(),
-			 errmsg("could not read the file that \"sendkit.platform_key_file\" names: %m"),
-			 errhidestmt(true), errhidecontext(true)));
+			 errmsg("could not read the file that \"sendkit.platform_key_file\" names: %m")));
 }
 
 /*
@@ -198,8 +195,7 @@ report_no_key(void)
 					GetUserNameFromId(GetUserId(), false)),
 			 errhint("Store one for the role with sendkit_store_platform_key(), "
 					 "set \"sendkit.platform_key_file\" in postgresql.conf, "
-					 "or give the key as the argument \"platform_key\"."),
-			 errhidestmt(true), errhidecontext(true)));
+					 "or give the key as the argument \"platform_key\".")));
 }
 
 void
