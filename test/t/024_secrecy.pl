@@ -15,8 +15,8 @@
 use strict;
 use warnings;
 
-use IO::Socket::UNIX;
 use PostgreSQL::Test::Utils;
+use SendkitBinding;
 use SendkitStandin;
 use SendkitTest;
 use Test::More;
@@ -289,62 +289,6 @@ for my $word (
 
 # --- keys that are not in the statement -------------------------------------------
 
-# The least of a client that binds parameters, which psql can't on all versions.
-package BindingClient
-{
-	sub connect    ## no critic (ProhibitBuiltinHomonyms)
-	{
-		my ($class, $node, $user) = @_;
-		my $socket = IO::Socket::UNIX->new(
-			Peer => $node->host . '/.s.PGSQL.' . $node->port) or die "connect: $!";
-		my $self = bless { socket => $socket }, $class;
-		my $body = pack 'N (Z*)*', 196608, 'user', $user, 'database', 'postgres', '';
-		$socket->syswrite(pack('N', 4 + length $body) . $body);
-		$self->{pid} = unpack 'N', ($self->answer =~ /K(.{4})/s)[0];
-		return $self;
-	}
-
-	# Everything until the server is ready for more, or gone.
-	sub answer
-	{
-		my ($self) = @_;
-		my $all = '';
-		while ($self->{socket}->read(my $head, 5))
-		{
-			my ($type, $length) = unpack 'a N', $head;
-			$self->{socket}->read(my $body, $length - 4) if $length > 4;
-			$all .= $type . ($length > 4 ? $body : '');
-			last if $type eq 'Z';
-		}
-		return $all;
-	}
-
-	sub message
-	{
-		my ($type, $body) = @_;
-		return $type . pack('N', 4 + length $body) . $body;
-	}
-
-	sub send    ## no critic (ProhibitBuiltinHomonyms)
-	{
-		my ($self, $sql, @parameters) = @_;
-		$self->{socket}->syswrite(
-			message('P', pack 'Z* Z* n', '', $sql, 0)
-			  . message('B', pack('Z* Z* n n', '', '', 0, scalar @parameters)
-				  . pack('(N/a*)*', @parameters) . pack('n', 0))
-			  . message('E', pack 'Z* N', '', 0)
-			  . message('S', ''));
-		return;
-	}
-
-	sub query
-	{
-		my ($self, @statement) = @_;
-		$self->send(@statement);
-		return $self->answer;
-	}
-}
-
 $watcher->query("CREATE TABLE secret AS SELECT '$KEY' AS key, '$KEY' || E'\\r\\n' AS bad");
 $watcher->query(q{ALTER SYSTEM SET log_min_error_statement = debug5});
 $watcher->query('SELECT pg_reload_conf()');
@@ -353,7 +297,7 @@ wait_until(
 	'statements are logged with debug messages');
 
 my $user = $node->safe_psql('postgres', 'SELECT current_user');
-my $client = BindingClient->connect($node, $user);
+my $client = SendkitBinding->connect($node, $user);
 $client->query('SELECT $1::text AS canary_in_debug', 'x');
 like(slurp_file($node->logfile), qr/STATEMENT:  SELECT \$1::text AS canary_in_debug/,
 	'so they are');
@@ -401,19 +345,19 @@ $client->send("SELECT * FROM $one(\$1, \$2)", 'ws-title;silent', $KEY);
 wait_until(
 	sub {
 		$watcher->value("SELECT count(*) FROM pg_stat_activity "
-			  . "WHERE pid = $client->{pid} AND wait_event_type = 'Extension'");
+			  . "WHERE pid = " . $client->pid . " AND wait_event_type = 'Extension'");
 	},
 	'the call waits');
-is($watcher->value("SELECT query FROM pg_stat_activity WHERE pid = $client->{pid}"),
+is($watcher->value("SELECT query FROM pg_stat_activity WHERE pid = " . $client->pid),
 	"SELECT * FROM $one(\$1, \$2)", 'even superusers see the statement without the key');
 SKIP:
 {
-	skip 'no process titles to be seen here', 2 unless -r "/proc/$client->{pid}/cmdline";
-	my $title = slurp_file("/proc/$client->{pid}/cmdline");
+	skip 'no process titles to be seen here', 2 unless -r "/proc/" . $client->pid . "/cmdline";
+	my $title = slurp_file("/proc/" . $client->pid . "/cmdline");
 	like($title, qr/postgres.*SELECT/, 'the process title tells what it does');
 	unlike($title, qr/\Q$secret\E|ws-title/, 'but not with which key');
 }
-$watcher->query("SELECT pg_cancel_backend($client->{pid})");
+$watcher->query("SELECT pg_cancel_backend(" . $client->pid . ")");
 like($client->answer, qr/C57014/, 'a bound call is cancelled');
 ok_key_not_logged($node, $secret);
 

@@ -69,10 +69,11 @@ my $api = SendkitStandin->start(tls => 1);
 my $node = PostgreSQL::Test::Cluster->new('hunt');
 $node->init;
 my $lib = $node->config_data('--pkglibdir');
-my @watchers = grep { -e "$lib/$_.so" } qw(pg_stat_statements auto_explain);
+my @watchers = grep { -e "$lib/$_.so" } qw(pg_stat_statements auto_explain pgaudit);
+my %watched_by = map { $_ => 1 } @watchers;
 $node->append_conf('postgresql.conf', <<"CONF");
 shared_preload_libraries = '@{[ join ',', @watchers ]}'
-log_statement = none
+log_statement = all
 log_min_messages = debug5
 log_min_error_statement = debug5
 log_error_verbosity = verbose
@@ -83,7 +84,11 @@ log_lock_waits = on
 log_temp_files = 0
 log_replication_commands = on
 log_executor_stats = on
+log_parameter_max_length = -1
 log_parameter_max_length_on_error = -1
+debug_print_parse = on
+debug_print_rewritten = on
+debug_print_plan = on
 track_activity_query_size = 100kB
 pg_stat_statements.track = all
 pg_stat_statements.track_utility = on
@@ -93,6 +98,8 @@ auto_explain.log_verbose = on
 auto_explain.log_settings = on
 auto_explain.log_triggers = on
 auto_explain.log_nested_statements = on
+@{[ $watched_by{pgaudit} ? join("\n", map { "pgaudit.$_" } 'log = all', 'log_catalog = on', 'log_client = on',
+	'log_parameter = on', 'log_relation = on', 'log_rows = on', 'log_statement = on', 'role = nosy') : '' ]}
 sendkit.base_url = '@{[ $api->url('http') ]}'
 sendkit.ca_file = '@{[ $api->ca ]}'
 sendkit.max_retries = 1
@@ -114,20 +121,29 @@ CREATE DATABASE app OWNER owner;
 SQL
 $node->safe_psql('app', <<"SQL");
 CREATE EXTENSION sendkit;
-@{[ @watchers && $watchers[0] eq 'pg_stat_statements' ? 'CREATE EXTENSION pg_stat_statements;' : '' ]}
+@{[ map { "CREATE EXTENSION $_;" } grep { $watched_by{$_} } qw(pg_stat_statements pgaudit) ]}
 GRANT EXECUTE ON FUNCTION sendkit_delete_api_key, sendkit_delete_api_keys
 	TO billing, anyone, clerk;
-CREATE SERVER sendkit FOREIGN DATA WRAPPER sendkit_fdw;
-GRANT USAGE ON FOREIGN SERVER sendkit TO billing, anyone, clerk;
-CREATE USER MAPPING FOR clerk SERVER sendkit;
 CREATE TABLE audit (at timestamptz DEFAULT now(), role name DEFAULT current_user, message text, details jsonb);
 GRANT INSERT ON audit TO PUBLIC;
--- all may dump: pg_dump reads the extension's own tables too
-GRANT SELECT ON ALL TABLES IN SCHEMA public TO PUBLIC;
-GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO PUBLIC;
+-- an auditor of DDL keeps all that event triggers are told
+CREATE TABLE ddl (at timestamptz DEFAULT now(), event text, statement text, command text, object text);
+GRANT INSERT ON ddl TO PUBLIC;
+CREATE FUNCTION keep_ddl() RETURNS event_trigger LANGUAGE plpgsql AS \$\$
+BEGIN
+	INSERT INTO ddl (event, statement) VALUES (TG_EVENT || ' ' || TG_TAG, current_query());
+	IF TG_EVENT = 'ddl_command_end' THEN
+		INSERT INTO ddl (event, statement, command, object)
+		SELECT TG_EVENT, current_query(), command_tag, object_identity FROM pg_event_trigger_ddl_commands();
+	ELSIF TG_EVENT = 'sql_drop' THEN
+		INSERT INTO ddl (event, statement, object)
+		SELECT TG_EVENT, current_query(), object_identity FROM pg_event_trigger_dropped_objects();
+	END IF;
+END \$\$;
+CREATE EVENT TRIGGER keep_start ON ddl_command_start EXECUTE FUNCTION keep_ddl();
+CREATE EVENT TRIGGER keep_end ON ddl_command_end EXECUTE FUNCTION keep_ddl();
+CREATE EVENT TRIGGER keep_drop ON sql_drop EXECUTE FUNCTION keep_ddl();
 SQL
-$node->safe_psql('app', 'GRANT USAGE ON FOREIGN DATA WRAPPER sendkit_fdw TO owner;'
-	  . 'ALTER SERVER sendkit OWNER TO owner; ALTER TABLE audit OWNER TO owner');
 
 # --- storing the keys ---
 
@@ -150,40 +166,54 @@ sub run_sql
 	return ($out, $err);
 }
 
-# The README's way to create a user mapping without a trace.
-sub create_mapping
+# The README's way to store a key without a trace.
+sub store
 {
-	my ($mapping, $key) = @_;
+	my ($role, $key) = @_;
 	write_file("$folder/new_key", "$key\n", 0600);
 	return run_sql(<<"SQL");
-\\set VERBOSITY terse
-\\set key `cat '$folder/new_key'`
-SET log_transaction_sample_rate = 0;
 BEGIN;
-SET LOCAL log_statement = 'none';
-SET LOCAL log_min_duration_statement = -1;
-SET LOCAL log_min_duration_sample = -1;
-SET LOCAL log_min_error_statement = 'panic';
-SET LOCAL pg_stat_statements.track_utility = off;
-$mapping OPTIONS (platform_key :'key');
+CREATE TEMP TABLE secret (key text) ON COMMIT DROP;
+\\copy secret FROM '$folder/new_key'
+SELECT sendkit_store_platform_key('$role', key) FROM secret;
 COMMIT;
 SQL
 }
 
-create_mapping('CREATE USER MAPPING FOR billing SERVER sendkit', $key{mapping});
-create_mapping('CREATE USER MAPPING FOR PUBLIC SERVER sendkit', $key{public});
+store('billing', 'sk_user_the_one_before');
+store('billing', $key{mapping});
+store('public', $key{public});
+run_sql(<<'SQL');
+GRANT USAGE ON FOREIGN SERVER sendkit TO billing, anyone, clerk;
+CREATE USER MAPPING FOR clerk SERVER sendkit;
+ALTER SERVER sendkit OWNER TO owner;
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO PUBLIC; -- all may dump: pg_dump reads the extension's own tables too
+GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO PUBLIC;
+GRANT USAGE ON FOREIGN DATA WRAPPER sendkit_fdw TO owner;
+ALTER TABLE audit OWNER TO owner;
+SQL
 my ($answer) = run_sql('SELECT count(*) FROM pg_user_mappings WHERE umoptions IS NOT NULL');
 is($answer, "2\n", 'two mappings are there');
+
 # What goes wrong with it is no reason to tell the key.
 my @failures = (
-	create_mapping('CREATE USER MAPPING FOR billing SERVER sendkit', $key{mapping}),
-	create_mapping('CREATE USER MAPPING FOR billing SERVER sendkit2', $key{mapping}),
-	create_mapping('CREATE USER MAPPING FOR owner SERVER sendkit', "$key{mapping} "),
-	create_mapping('CREATE USER MAPPING FOR owner SERVER sendkit', "$key{mapping}\x{c3}"),
-	create_mapping('CREATE USER MAPPING FOR owner SERVER sendkit', $key{mapping} x 50),
-	create_mapping('CREATE SERVER sendkit2 FOREIGN DATA WRAPPER sendkit_fdw', $key{mapping}),
-	create_mapping('CREATE USSER MAPPING FOR owner SERVER sendkit', $key{mapping}));
-is(scalar(grep { /ERROR/ } @failures), 7, 'seven more were refused');
+	store('no_such_role', $key{mapping}),
+	store('owner', "$key{mapping} "),
+	store('owner', "$key{mapping}\x{c3}"),
+	store('owner', $key{mapping} x 50),
+	run_sql("SELECT sendkit_forget_platform_key('no_such_role')"));
+like($failures[$_], qr/ERROR/, "a failure: $_") foreach 1, 3, 5, 7, 9;
+unlike($failures[$_], qr/ERROR.*secret.*exist/, '... of the right kind') foreach 1, 3, 5, 7, 9;
+
+# It wouldn't have been so with the command: this is what auditors see of it.
+my $decoy = 'sk_user_decoyDecoyDecoy';
+run_sql("CREATE USER MAPPING FOR nosy SERVER sendkit OPTIONS (platform_key '$decoy')", secret => 1);
+my $seen = slurp_file($node->logfile);
+like($seen, qr/statement: CREATE USER MAPPING.*\Q$decoy\E/, 'the command leaves a key in the log');
+like($seen, qr/AUDIT: .*CREATE USER MAPPING.*\Q$decoy\E/, '... and in the audit trail') if $watched_by{pgaudit};
+($answer) = run_sql("SELECT count(*) > 0 FROM ddl WHERE statement ~ 'decoy' AND event ~ '^ddl_command_end'", secret => 1);
+is($answer, "t\n", '... and with event triggers');
+run_sql("SELECT sendkit_forget_platform_key('nosy')");
 write_file("$folder/key", "$key{file}\n", 0600);
 
 # --- everything that can be done with them ---
@@ -318,7 +348,7 @@ run_sql('SELECT * FROM sendkit_delete_api_key(\'loose-file\')', role => 'clerk')
 unlink "$folder/key";
 run_sql('SELECT * FROM sendkit_delete_api_key(\'no-file\')', role => 'clerk');
 write_file("$folder/key", "$key{file}\n", 0600);
-create_mapping('ALTER USER MAPPING FOR PUBLIC SERVER sendkit', $key{public});
+store('public', $key{public});
 
 ok_shows($told, '', 'no client was told a key');
 cmp_ok(scalar(() = $told =~ /key \Q$mask\E is not known/g), '>=', 2 * @stored, '... though the API did tell');
@@ -329,7 +359,8 @@ cmp_ok(scalar(() = $told =~ /key \Q$mask\E is not known/g), '>=', 2 * @stored, '
 my $quiet = join '', map { "SET $_;\n" } 'log_min_duration_statement = -1', 'log_min_messages = warning',
   'log_min_error_statement = error', 'log_duration = off', 'log_executor_stats = off',
   'auto_explain.log_min_duration = -1', 'log_transaction_sample_rate = 0',
-  'pg_stat_statements.track = none', 'jit = off';
+  'pg_stat_statements.track = none', 'jit = off', 'log_statement = none', 'debug_print_parse = off',
+  'debug_print_rewritten = off', 'debug_print_plan = off', 'pgaudit.log = none';
 my $watcher = SendkitTest::Session->new($node, dbname => 'app');
 $watcher->value($quiet);
 
