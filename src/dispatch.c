@@ -232,8 +232,9 @@ hold_for_probe(SendkitDispatcher *dispatcher, const SendkitDeletion *deletion)
 	if (deletion->tried_at < dispatcher->hold_until)
 		return;
 	dispatcher->failed_probes++;
-	impose_hold(dispatcher, &deletion->verdict,
-				sendkit_clock_now() + backoff_ms(dispatcher->failed_probes));
+	dispatcher->allowed_in_flight = 1;
+	dispatcher->hold_until = Max(dispatcher->hold_until,
+								 sendkit_clock_now() + backoff_ms(dispatcher->failed_probes));
 }
 
 static void

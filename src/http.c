@@ -58,6 +58,9 @@
  */
 #include "postgres.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <signal.h>
 
 #include "access/xact.h"
@@ -131,6 +134,7 @@ typedef struct HttpPool
 	int			max_connections;	/* what libcurl has been told of that */
 	int			full_at;		/* under way when libcurl had no room for one more */
 	int			connect_failures;	/* since a request has left */
+	int64		overdue_since;	/* when a deadline was first found passed, or 0 */
 	int64		timer;			/* when libcurl wants to be called, or NO_TIMER */
 	int64		idle_since;		/* when the idle timeout was last set anew */
 	bool		signals_blocked;	/* by about_to_resolve(), until libcurl returns */
@@ -816,7 +820,10 @@ take_expired(int64 now, SendkitHttpResult *result)
 	SendkitTransfer *transfer = find_next_deadline();
 
 	if (now < next_deadline)
+	{
+		pool->overdue_since = 0;
 		return false;
+	}
 	sendkit_transfer_expire(transfer, result);
 	if (result->failure == SENDKIT_HTTP_NOT_CONNECTED)
 		pool->connect_failures++;
@@ -825,6 +832,15 @@ take_expired(int64 now, SendkitHttpResult *result)
 }
 
 /* --- the door --- */
+
+/* malloc keeps what was freed, unless asked: with glibc one can. */
+static void
+give_memory_back(void)
+{
+#ifdef __GLIBC__
+	(void) malloc_trim(0);
+#endif
+}
 
 /* Raises 55000 while the transport is in use. */
 void
@@ -868,6 +884,7 @@ sendkit_http_begin(const SendkitHttpEndpoint *endpoint, int concurrency)
 	pool->concurrency = concurrency;
 	pool->full_at = INT_MAX;
 	pool->connect_failures = 0;
+	pool->overdue_since = 0;
 	if (pool->route.plain || !sendkit_route_speaks_http2(&pool->route))
 		pool->server = SERVER_HTTP1;
 	else if (pool->sockets.opened == 0)
@@ -976,7 +993,9 @@ sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result, bool *woken)
 		else if (next_deadline <= now)
 		{
 			/* what has arrived comes first, unless it never ends */
-			if (now < next_deadline + LONGEST_ENTRY_MS && run_sockets())
+			if (pool->overdue_since == 0)
+				pool->overdue_since = now;
+			if (now < pool->overdue_since + LONGEST_ENTRY_MS && run_sockets())
 				continue;
 			if (take_expired(now, result))
 				return true;
@@ -1023,7 +1042,13 @@ sendkit_http_end(void)
 	disable_timeout(entry_timeout, false);
 	if (pool && giving_up_would_hang())
 		abandon_pool();
-	else if (pool && (pool->nactive > 0 || pool->sockets.opened > MAX_IDLE))
+	else if (pool && pool->sockets.opened > MAX_IDLE)
+	{
+		drop_pool();
+		/* hundreds of connections leave the heap large and empty */
+		give_memory_back();
+	}
+	else if (pool && pool->nactive > 0)
 		drop_pool();
 	else if (pool)
 	{
