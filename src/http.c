@@ -92,6 +92,15 @@
 /* Streams on one HTTP/2 connection: what servers commonly allow */
 #define STREAMS 100
 
+/*
+ * A new HTTP/2 connection carries one request until the server has told how many
+ * it takes at a time.  That is not waited for any longer than this.
+ */
+#define SETTLE_PATIENCE_MS 1000
+
+/* Connections made at a time: more than a server's backlog would be dropped */
+#define MAX_CONNECTING 64
+
 /* Sockets that one connection may take while it is made: two addresses are tried */
 #define SOCKETS_PER_CONNECT 2
 
@@ -131,9 +140,11 @@ typedef struct HttpPool
 	ServerProtocol server;
 	int			concurrency;	/* requests that may be under way */
 	int			connections;	/* that there may be */
-	int			max_connections;	/* what libcurl has been told of that */
+	int			max_connections;	/* what libcurl has been told of that, ... */
+	int			max_idle;		/* ... and of how many may be idle */
 	int			full_at;		/* under way when libcurl had no room for one more */
 	int			connect_failures;	/* since a request has left */
+	int64		settle_by;		/* new HTTP/2 connections are waited for until then */
 	int64		overdue_since;	/* when a deadline was first found passed, or 0 */
 	int64		timer;			/* when libcurl wants to be called, or NO_TIMER */
 	int64		idle_since;		/* when the idle timeout was last set anew */
@@ -222,8 +233,9 @@ about_to_send(SendkitTransfer *transfer, bool http2)
 	pool->server = http2 ? SERVER_HTTP2 : SERVER_HTTP1;
 	pool->connect_failures = 0;
 	/* another connection has room of its own */
+	pool->full_at = INT_MAX;
 	if (transfer->sockets_opened > 0)
-		pool->full_at = INT_MAX;
+		pool->settle_by = sendkit_clock_now() + SETTLE_PATIENCE_MS;
 }
 
 /*
@@ -279,6 +291,7 @@ end_transfer(HttpPool *owner, SendkitTransfer *transfer)
 	curl_multi_remove_handle(owner->multi, transfer->easy);
 	dlist_delete(&transfer->node);
 	owner->nactive--;
+	owner->full_at = INT_MAX;
 	free_ended(owner);
 	owner->ended = transfer;
 }
@@ -337,15 +350,28 @@ set_multi_options(HttpPool *new_pool)
 	return true;
 }
 
-/* Returns false if libcurl does not take it. */
+/* How many connections there may be.  Returns false if libcurl does not take it. */
 static bool
 limit_connections(int limit)
 {
 	if (limit == pool->max_connections)
 		return true;
 	SET_MULTI(pool->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long) limit);
-	SET_MULTI(pool->multi, CURLMOPT_MAXCONNECTS, (long) Max(limit, MAX_IDLE));
 	pool->max_connections = limit;
+	return true;
+}
+
+/*
+ * ... of which may stay while they are not needed: libcurl closes one that comes
+ * free when there are more.
+ */
+static bool
+limit_idle(int limit)
+{
+	if (limit == pool->max_idle)
+		return true;
+	SET_MULTI(pool->multi, CURLMOPT_MAXCONNECTS, (long) limit);
+	pool->max_idle = limit;
 	return true;
 }
 
@@ -656,6 +682,7 @@ enter_curl(curl_socket_t fd, int action)
 		about_to_resolve();
 	result = curl_multi_socket_action(pool->multi, fd, action, &running);
 	entered = false;
+	sendkit_sockets_look_for_settings(&pool->sockets);
 	if (pool->signals_blocked)
 	{
 		restore_signals(&pool->signals_before);
@@ -682,8 +709,11 @@ run_sockets(void)
 {
 	SendkitSocketEvent events[EVENTS_PER_ROUND];
 	int			nevents = sendkit_sockets_poll(&pool->sockets, events, EVENTS_PER_ROUND);
+	int64		began = sendkit_clock_now();
 
-	for (int i = 0; i < nevents; i++)
+	/* those left out are reported again */
+	for (int i = 0; i < nevents && !InterruptPending &&
+		 sendkit_clock_now() < began + LONGEST_ENTRY_MS; i++)
 		enter_curl(events[i].fd, events[i].action);
 	return nevents > 0;
 }
@@ -746,6 +776,13 @@ http2_connections(void)
 	return Min((pool->concurrency + STREAMS - 1) / STREAMS, pool->connections);
 }
 
+/* Has the server told of each HTTP/2 connection how many requests it takes? */
+static bool
+is_settled(void)
+{
+	return pool->sockets.unsettled == 0 || sendkit_clock_now() >= pool->settle_by;
+}
+
 /* Could another request leave at once? */
 static bool
 has_room(void)
@@ -769,10 +806,12 @@ has_room(void)
 		case SERVER_HTTP1:
 			break;
 		case SERVER_HTTP2:
+			if (!is_settled())
+				return false;
 			return pool->nactive - connecting < pool->sockets.http2 * STREAMS ||
 				pool->sockets.http2 + connecting < http2_connections();
 	}
-	return pool->nactive < pool->connections &&
+	return pool->nactive < pool->connections && connecting < MAX_CONNECTING &&
 		pool->sockets.opened + sockets + SOCKETS_PER_CONNECT <= pool->sockets.reserved;
 }
 
@@ -813,6 +852,20 @@ find_next_deadline(void)
 	return first;
 }
 
+/*
+ * Has a deadline passed for so long that what arrives can wait no more?  The
+ * time is that since it was noticed: the backend may have stood still.
+ */
+static bool
+is_long_overdue(int64 now)
+{
+	if (now < next_deadline)
+		pool->overdue_since = 0;
+	else if (pool->overdue_since == 0)
+		pool->overdue_since = now;
+	return pool->overdue_since > 0 && now >= pool->overdue_since + LONGEST_ENTRY_MS;
+}
+
 /* Gives a transfer up whose deadline has passed, if there is one. */
 static bool
 take_expired(int64 now, SendkitHttpResult *result)
@@ -820,10 +873,7 @@ take_expired(int64 now, SendkitHttpResult *result)
 	SendkitTransfer *transfer = find_next_deadline();
 
 	if (now < next_deadline)
-	{
-		pool->overdue_since = 0;
 		return false;
-	}
 	sendkit_transfer_expire(transfer, result);
 	if (result->failure == SENDKIT_HTTP_NOT_CONNECTED)
 		pool->connect_failures++;
@@ -840,6 +890,24 @@ give_memory_back(void)
 #ifdef __GLIBC__
 	(void) malloc_trim(0);
 #endif
+}
+
+/* Keeps the pool for the next use, if that is not too much to keep. */
+static void
+leave_pool(void)
+{
+	bool		was_large = pool->concurrency > MAX_IDLE;
+
+	if (pool->nactive > 0 || pool->sockets.opened > MAX_IDLE)
+		drop_pool();
+	else
+	{
+		free_ended(pool);
+		sendkit_sockets_release_unused(&pool->sockets);
+	}
+	/* hundreds of requests leave the heap large and empty */
+	if (was_large)
+		give_memory_back();
 }
 
 /* Raises 55000 while the transport is in use. */
@@ -885,6 +953,7 @@ sendkit_http_begin(const SendkitHttpEndpoint *endpoint, int concurrency)
 	pool->full_at = INT_MAX;
 	pool->connect_failures = 0;
 	pool->overdue_since = 0;
+	pool->settle_by = 0;
 	if (pool->route.plain || !sendkit_route_speaks_http2(&pool->route))
 		pool->server = SERVER_HTTP1;
 	else if (pool->sockets.opened == 0)
@@ -909,7 +978,7 @@ new_transfer(const SendkitHttpRequest *request)
 static void
 add_transfer(SendkitTransfer *transfer)
 {
-	if (!set_connection_limit() ||
+	if (!set_connection_limit() || !limit_idle(Max(pool->connections, MAX_IDLE)) ||
 		curl_multi_add_handle(pool->multi, transfer->easy) != CURLM_OK)
 	{
 		sendkit_transfer_free(transfer);
@@ -931,7 +1000,8 @@ sendkit_http_send(const SendkitHttpRequest *request)
 	add_transfer(transfer);
 	run_timer();
 	/* the only one has nothing to wait for but its own end */
-	if (transfer->stage > SENDKIT_STAGE_ADDED || pool->nactive == 1)
+	if (transfer->stage > SENDKIT_STAGE_ADDED ||
+		transfer->trouble != SENDKIT_TROUBLE_NONE || pool->nactive == 1)
 		return true;
 
 	/* it would wait inside libcurl */
@@ -959,6 +1029,9 @@ take_finished(SendkitHttpResult *result)
 	sendkit_transfer_finish(transfer, msg->data.result, result);
 	if (result->failure == SENDKIT_HTTP_NOT_CONNECTED)
 		pool->connect_failures++;
+	/* who answers has told before */
+	if (result->failure == SENDKIT_HTTP_OK && pool->sockets.http2 == 1)
+		pool->settle_by = 0;
 	/* the message goes with its handle */
 	end_transfer(pool, transfer);
 	return true;
@@ -970,6 +1043,10 @@ sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result, bool *woken)
 	int64		give_up = timeout_ms < 0 ? NO_TIMER : sendkit_clock_now() + timeout_ms;
 	bool		had_room = has_room();
 	bool		latch_set = false;
+
+	/* there is nothing more to send: what comes free now is not needed */
+	if (had_room)
+		(void) limit_idle(MAX_IDLE);
 
 	for (;;)
 	{
@@ -988,16 +1065,17 @@ sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result, bool *woken)
 		CHECK_FOR_INTERRUPTS();
 
 		now = sendkit_clock_now();
-		if (pool->timer <= now)
+		if (is_long_overdue(now))
+		{
+			if (take_expired(now, result))
+				return true;
+		}
+		else if (pool->timer <= now)
 			run_timer();
 		else if (next_deadline <= now)
 		{
-			/* what has arrived comes first, unless it never ends */
-			if (pool->overdue_since == 0)
-				pool->overdue_since = now;
-			if (now < pool->overdue_since + LONGEST_ENTRY_MS && run_sockets())
-				continue;
-			if (take_expired(now, result))
+			/* what has arrived comes first */
+			if (!run_sockets() && take_expired(now, result))
 				return true;
 		}
 		else if (give_up <= now || (!had_room && has_room()))
@@ -1006,6 +1084,8 @@ sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result, bool *woken)
 		{
 			int64		until = Min(Min(pool->timer, next_deadline), give_up);
 
+			if (!had_room && !is_settled())
+				until = Min(until, pool->settle_by);
 			latch_set = wait_for_event(until == NO_TIMER ? -1 : until - now);
 		}
 	}
@@ -1042,19 +1122,8 @@ sendkit_http_end(void)
 	disable_timeout(entry_timeout, false);
 	if (pool && giving_up_would_hang())
 		abandon_pool();
-	else if (pool && pool->sockets.opened > MAX_IDLE)
-	{
-		drop_pool();
-		/* hundreds of connections leave the heap large and empty */
-		give_memory_back();
-	}
-	else if (pool && pool->nactive > 0)
-		drop_pool();
 	else if (pool)
-	{
-		free_ended(pool);
-		sendkit_sockets_release_unused(&pool->sockets);
-	}
+		leave_pool();
 	next_deadline = NO_TIMER;
 	in_use = false;
 	arm_idle_timeout();

@@ -28,6 +28,7 @@
  */
 #include "postgres.h"
 
+#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/epoll.h>
@@ -166,6 +167,8 @@ forget_socket(SendkitSockets *sockets, SendkitSocket *entry)
 		sockets->opened--;
 	if (entry->http2)
 		sockets->http2--;
+	if (entry->unsettled)
+		sockets->unsettled--;
 	memset(entry, 0, sizeof(*entry));
 }
 
@@ -381,6 +384,46 @@ sendkit_sockets_note_http2(SendkitSockets *sockets, int local_port)
 	{
 		sockets->sockets[fd].http2 = true;
 		sockets->http2++;
+		sockets->sockets[fd].unsettled = true;
+		sockets->unsettled++;
+	}
+}
+
+/* Returns how many bytes have been sent by a TCP socket. */
+static uint64
+bytes_sent(curl_socket_t fd)
+{
+	struct tcp_info info;
+	socklen_t	len = sizeof(info);
+
+	memset(&info, 0, sizeof(info));
+	(void) getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len);
+	return info.tcpi_bytes_sent;
+}
+
+/*
+ * The server's settings come first on an HTTP/2 connection, and are acknowledged
+ * (RFC 9113, sections 3.4 and 6.5.3).  Nothing else is sent after the first
+ * request, as long as there is no second.
+ */
+void
+sendkit_sockets_look_for_settings(SendkitSockets *sockets)
+{
+	for (int fd = 0; fd < sockets->size && sockets->unsettled > 0; fd++)
+	{
+		SendkitSocket *entry = &sockets->sockets[fd];
+		uint64		sent;
+
+		if (!entry->unsettled)
+			continue;
+		sent = bytes_sent(fd);
+		if (entry->sent_at_first == 0)
+			entry->sent_at_first = sent;
+		else if (sent > entry->sent_at_first)
+		{
+			entry->unsettled = false;
+			sockets->unsettled--;
+		}
 	}
 }
 

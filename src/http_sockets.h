@@ -20,6 +20,8 @@ typedef struct SendkitSocket
 	bool		ours;			/* opened by sendkit_sockets_open() */
 	bool		wanted;			/* libcurl waits for it */
 	bool		http2;			/* carries a connection that speaks it */
+	bool		unsettled;		/* ... on which the server's settings are awaited */
+	uint64		sent_at_first;	/* bytes, up to the first request; 0: not asked for */
 	int			local_port;		/* 0: not asked for yet */
 	ino_t		inode;			/* of ours: tells it from a successor */
 	uint32		registered;		/* what epoll has been told to watch */
@@ -33,6 +35,7 @@ typedef struct SendkitSockets
 	int			reserved;		/* descriptors that fd.c granted us */
 	int			opened;			/* of them in use */
 	int			http2;			/* of those, that speak HTTP/2 */
+	int			unsettled;		/* ... and on which settings are awaited */
 	const char *refused;		/* why there is no descriptor for a socket, or NULL */
 } SendkitSockets;
 
@@ -89,6 +92,12 @@ extern bool sendkit_sockets_have_ended(const SendkitSockets *sockets, int local_
 
 /* Its connection, which is new, speaks HTTP/2. */
 extern void sendkit_sockets_note_http2(SendkitSockets *sockets, int local_port);
+
+/*
+ * Looks whether the settings that are awaited have come.  To be called whenever
+ * libcurl may have read them.
+ */
+extern void sendkit_sockets_look_for_settings(SendkitSockets *sockets);
 
 /* Fills in up to max events that are there now, without waiting.  Returns how many. */
 extern int	sendkit_sockets_poll(SendkitSockets *sockets,
