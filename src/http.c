@@ -749,24 +749,43 @@ wait_for_event(int64 timeout_ms)
 
 /* --- room --- */
 
-/* Counts the transfers that have not left yet, and the sockets they may still open. */
-static int
-count_connecting(int *sockets)
+/* The transfers that have not left yet, and their sockets */
+typedef struct Connecting
 {
-	dlist_iter	iter;
-	int			count = 0;
+	int			transfers;
+	int			opened;			/* sockets that they have, ... */
+	int			to_open;		/* ... and that they may still open */
+} Connecting;
 
-	*sockets = 0;
+static Connecting
+count_connecting(void)
+{
+	Connecting	connecting = {0};
+	dlist_iter	iter;
+
 	dlist_foreach(iter, &pool->active)
 	{
 		const SendkitTransfer *transfer = dlist_container(SendkitTransfer, node, iter.cur);
 
 		if (transfer->stage == SENDKIT_STAGE_SENT)
 			continue;
-		count++;
-		*sockets += Max(SOCKETS_PER_CONNECT - transfer->sockets_opened, 0);
+		connecting.transfers++;
+		connecting.opened += transfer->sockets_opened;
+		connecting.to_open += Max(SOCKETS_PER_CONNECT - transfer->sockets_opened, 0);
 	}
-	return count;
+	return connecting;
+}
+
+/* Is there an idle connection, or are there descriptors for another one? */
+static bool
+has_connection(const Connecting *connecting)
+{
+	int			sent = pool->nactive - connecting->transfers;
+
+	if (pool->sockets.opened > sent + connecting->opened)
+		return true;
+	return connecting->transfers < MAX_CONNECTING &&
+		pool->sockets.opened + connecting->to_open + SOCKETS_PER_CONNECT <= pool->sockets.reserved;
 }
 
 /* The connections that HTTP/2 needs for what may be under way */
@@ -787,15 +806,14 @@ is_settled(void)
 static bool
 has_room(void)
 {
-	int			sockets;
-	int			connecting;
+	Connecting	connecting;
 
 	if (pool->nactive == 0)
 		return true;
 	if (pool->nactive >= pool->concurrency || pool->nactive >= pool->full_at)
 		return false;
 
-	connecting = count_connecting(&sockets);
+	connecting = count_connecting();
 	switch (pool->server)
 	{
 		case SERVER_UNKNOWN:
@@ -808,11 +826,10 @@ has_room(void)
 		case SERVER_HTTP2:
 			if (!is_settled())
 				return false;
-			return pool->nactive - connecting < pool->sockets.http2 * STREAMS ||
-				pool->sockets.http2 + connecting < http2_connections();
+			return pool->nactive - connecting.transfers < pool->sockets.http2 * STREAMS ||
+				pool->sockets.http2 + connecting.transfers < http2_connections();
 	}
-	return pool->nactive < pool->connections && connecting < MAX_CONNECTING &&
-		pool->sockets.opened + sockets + SOCKETS_PER_CONNECT <= pool->sockets.reserved;
+	return pool->nactive < pool->connections && has_connection(&connecting);
 }
 
 /*
@@ -1111,9 +1128,7 @@ sendkit_http_recall(void)
 bool
 sendkit_http_is_connecting(void)
 {
-	int			sockets;
-
-	return pool->nactive > 0 && count_connecting(&sockets) == pool->nactive;
+	return pool->nactive > 0 && count_connecting().transfers == pool->nactive;
 }
 
 void
