@@ -15,6 +15,7 @@
 
 #include "clock.h"
 
+/* Milliseconds of a clock that nobody sets.  Cannot raise an error. */
 int64
 sendkit_clock_now(void)
 {

@@ -8,7 +8,6 @@
 #ifndef SENDKIT_CLOCK_H
 #define SENDKIT_CLOCK_H
 
-/* Milliseconds of a clock that nobody sets.  Cannot raise an error. */
 extern int64 sendkit_clock_now(void);
 
 #endif							/* SENDKIT_CLOCK_H */

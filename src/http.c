@@ -927,7 +927,10 @@ leave_pool(void)
 		give_memory_back();
 }
 
-/* Raises 55000 while the transport is in use. */
+/*
+ * Raises 55000 while the transport is in use: a function that its user calls,
+ * a trigger for instance, cannot use it, too.
+ */
 void
 sendkit_http_check_not_busy(void)
 {
@@ -951,6 +954,12 @@ reserve_connections(int wanted)
 	pool->connections = Min(Max(granted - 1, 1), wanted);
 }
 
+/*
+ * Makes the session's connections ready for up to concurrency requests at a
+ * time; with few descriptors left, for fewer.  Takes copies of what it needs of
+ * the endpoint.  Raises 53000 when there is no descriptor for even one, 53200
+ * when memory is short, and 0A000 when the libcurl found at run time is too old.
+ */
 void
 sendkit_http_begin(const SendkitHttpEndpoint *endpoint, int concurrency)
 {
@@ -1006,6 +1015,12 @@ add_transfer(SendkitTransfer *transfer)
 	next_deadline = Min(next_deadline, sendkit_transfer_deadline(transfer));
 }
 
+/*
+ * Hands a request over, if it can leave at once.  Returns whether it can; if
+ * not, ask again when sendkit_http_receive() has returned.  When nothing is
+ * under way, it always can.  Raises 53200 when memory is short, and 0A000 when
+ * libcurl lacks something that is needed.
+ */
 bool
 sendkit_http_send(const SendkitHttpRequest *request)
 {
@@ -1054,6 +1069,13 @@ take_finished(SendkitHttpResult *result)
 	return true;
 }
 
+/*
+ * Waits for any request to end, for at most timeout_ms (-1: for ever).
+ * Returns false when the time is up, when there is room for another request and
+ * was none before, or, if woken is not the null pointer, with *woken set to
+ * true, when the session's latch was set.  Raises what CHECK_FOR_INTERRUPTS()
+ * raises, and 38000 when libcurl fails as a whole.
+ */
 bool
 sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result, bool *woken)
 {
@@ -1108,6 +1130,10 @@ sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result, bool *woken)
 	}
 }
 
+/*
+ * Takes back one request that has been handed over but has not left yet, and
+ * returns its tag; NULL if there is none.  Cannot raise an error.
+ */
 void *
 sendkit_http_recall(void)
 {
@@ -1125,12 +1151,17 @@ sendkit_http_recall(void)
 	return NULL;
 }
 
+/* Has nothing of what is under way left yet?  Cannot raise an error. */
 bool
 sendkit_http_is_connecting(void)
 {
 	return pool->nactive > 0 && count_connecting().transfers == pool->nactive;
 }
 
+/*
+ * Gives up whatever is under way, and keeps the idle connections warm for a
+ * while, if they are not too many.  Cannot raise an error.
+ */
 void
 sendkit_http_end(void)
 {

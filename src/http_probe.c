@@ -67,6 +67,10 @@ on_debug(CURL *easy pg_attribute_unused(), curl_infotype type, char *data, size_
 	return 0;
 }
 
+/*
+ * Makes a handle, otherwise ready for a request, one that connects anew and
+ * tells what it finds.  Returns false, with *fault telling why, if it can't.
+ */
 bool
 sendkit_probe_set_options(CURL *easy, SendkitHttpProbe *probe, SendkitCurlFault *fault)
 {
@@ -137,6 +141,10 @@ note_round_trip(CURL *easy, SendkitHttpProbe *probe)
 		probe->round_trip_us = info.tcpi_rtt;
 }
 
+/*
+ * Notes what there is to be known when a request is about to leave.  To be
+ * called inside libcurl, which must not let it leave.
+ */
 void
 sendkit_probe_ready(CURL *easy, bool http2, SendkitHttpProbe *probe)
 {
@@ -149,6 +157,7 @@ sendkit_probe_ready(CURL *easy, bool http2, SendkitHttpProbe *probe)
 	note_certificate(easy, probe);
 }
 
+/* Notes what else is known when the handle's transfer has ended. */
 void
 sendkit_probe_end(CURL *easy, const SendkitRoute *route, SendkitHttpProbe *probe)
 {

@@ -114,6 +114,9 @@ copy_base_path(CURLU *url)
 	return copy;
 }
 
+/*
+ * Returns false for want of memory.  The route is to be freed in either case.
+ */
 bool
 sendkit_route_init(SendkitRoute *route, const SendkitHttpEndpoint *endpoint)
 {
@@ -131,6 +134,7 @@ sendkit_route_init(SendkitRoute *route, const SendkitHttpEndpoint *endpoint)
 	return route->base_path && route->base_url && route->ca_file && route->proxy;
 }
 
+/* Frees what a route holds; one that is all zeroes is fine, too. */
 void
 sendkit_route_free(SendkitRoute *route)
 {
@@ -142,6 +146,7 @@ sendkit_route_free(SendkitRoute *route)
 	memset(route, 0, sizeof(*route));
 }
 
+/* Was the route made from these values? */
 bool
 sendkit_route_fits(const SendkitRoute *route, const SendkitHttpEndpoint *endpoint)
 {
@@ -150,6 +155,10 @@ sendkit_route_fits(const SendkitRoute *route, const SendkitHttpEndpoint *endpoin
 		strcmp(route->proxy, endpoint->proxy) == 0;
 }
 
+/*
+ * Takes a request's path.  Returns the palloc'd request target (RFC 9112,
+ * section 3.2.1).  May raise out of memory.
+ */
 char *
 sendkit_route_target(const SendkitRoute *route, const char *path)
 {
@@ -160,8 +169,9 @@ sendkit_route_target(const SendkitRoute *route, const char *path)
 /* --- options --- */
 
 /*
- * HTTP/2 is for TLS, and where we can tell whether it was agreed on: else a
- * connection that must not be used again could not be told from one that may.
+ * Is HTTP/2 asked for?  If not, HTTP/1.1 is all that is spoken.  It is for TLS,
+ * and where we can tell whether it was agreed on: else a connection that must
+ * not be used again could not be told from one that may.
  */
 bool
 sendkit_route_speaks_http2(const SendkitRoute *route)
@@ -226,6 +236,7 @@ set_proxy_options(const SendkitRoute *route, CURL *easy, SendkitCurlFault *fault
 	return true;
 }
 
+/* Sets a handle's options that depend on the route.  Returns false with *fault if it can't. */
 bool
 sendkit_route_set_options(const SendkitRoute *route, CURL *easy, SendkitCurlFault *fault)
 {

@@ -29,28 +29,17 @@ typedef struct SendkitRoute
 	bool		tls_to_proxy;
 } SendkitRoute;
 
-/*
- * Returns false for want of memory.  The route is to be freed in either case.
- */
 extern bool sendkit_route_init(SendkitRoute *route, const SendkitHttpEndpoint *endpoint);
 
-/* Frees what a route holds; one that is all zeroes is fine, too. */
 extern void sendkit_route_free(SendkitRoute *route);
 
-/* Was the route made from these values? */
 extern bool sendkit_route_fits(const SendkitRoute *route, const SendkitHttpEndpoint *endpoint);
 
-/* Is HTTP/2 asked for?  If not, HTTP/1.1 is all that is spoken. */
 extern bool sendkit_route_speaks_http2(const SendkitRoute *route);
 
-/* Sets a handle's options that depend on the route.  Returns false with *fault if it can't. */
 extern bool sendkit_route_set_options(const SendkitRoute *route, CURL *easy,
 									  SendkitCurlFault *fault);
 
-/*
- * Takes a request's path.  Returns the palloc'd request target (RFC 9112,
- * section 3.2.1).  May raise out of memory.
- */
 extern char *sendkit_route_target(const SendkitRoute *route, const char *path);
 
 #endif							/* SENDKIT_HTTP_ROUTE_H */

@@ -94,6 +94,7 @@ set_empty(SendkitSockets *sockets)
 	sockets->epoll_fd = -1;
 }
 
+/* Returns NULL, or in words which limit of fd.c's or the kernel's is reached. */
 const char *
 sendkit_sockets_init(SendkitSockets *sockets)
 {
@@ -112,6 +113,10 @@ sendkit_sockets_init(SendkitSockets *sockets)
 	return limit ? limit : "the kernel has no memory for another socket";
 }
 
+/*
+ * Gives everything back, also of sockets never set up.  The connections
+ * themselves must be closed already.
+ */
 void
 sendkit_sockets_free(SendkitSockets *sockets)
 {
@@ -123,6 +128,10 @@ sendkit_sockets_free(SendkitSockets *sockets)
 	set_empty(sockets);
 }
 
+/*
+ * Asks fd.c for room for up to wanted open sockets in all.  Returns how many
+ * there may be.  May raise an error: not for callbacks.
+ */
 int
 sendkit_sockets_reserve(SendkitSockets *sockets, int wanted)
 {
@@ -131,6 +140,7 @@ sendkit_sockets_reserve(SendkitSockets *sockets, int wanted)
 	return Min(sockets->reserved, wanted);
 }
 
+/* Gives back to fd.c what is reserved but not in use. */
 void
 sendkit_sockets_release_unused(SendkitSockets *sockets)
 {
@@ -205,6 +215,11 @@ socket_entry(SendkitSockets *sockets, curl_socket_t fd)
 	return &sockets->sockets[fd];
 }
 
+/*
+ * Opens a socket for libcurl (CURLOPT_OPENSOCKETFUNCTION).  Returns it, or
+ * CURL_SOCKET_BAD, with sockets->refused telling why if it is for want of a
+ * descriptor.
+ */
 curl_socket_t
 sendkit_sockets_open(SendkitSockets *sockets, const struct curl_sockaddr *address)
 {
@@ -240,6 +255,7 @@ sendkit_sockets_open(SendkitSockets *sockets, const struct curl_sockaddr *addres
 	return fd;
 }
 
+/* Closes one for libcurl (CURLOPT_CLOSESOCKETFUNCTION). */
 int
 sendkit_sockets_close(SendkitSockets *sockets, curl_socket_t fd)
 {
@@ -281,6 +297,10 @@ register_events(SendkitSockets *sockets, curl_socket_t fd, SendkitSocket *entry,
 	return true;
 }
 
+/*
+ * Notes what libcurl waits for (CURLMOPT_SOCKETFUNCTION: CURL_POLL_IN and so
+ * on).  Returns false if it cannot be waited for.
+ */
 bool
 sendkit_sockets_watch(SendkitSockets *sockets, curl_socket_t fd, int what)
 {
@@ -363,18 +383,25 @@ any_event(const SendkitSockets *sockets, int local_port, short events)
 	return false;
 }
 
+/*
+ * Is there nothing to be read, neither bytes nor the peer's end, from the socket
+ * with this local port, which libcurl has chosen for a request?  No, if it cannot
+ * be told.
+ */
 bool
 sendkit_sockets_are_quiet(const SendkitSockets *sockets, int local_port)
 {
 	return !any_event(sockets, local_port, POLLIN | POLLRDHUP);
 }
 
+/* Has its peer ended it?  Yes, if it cannot be told. */
 bool
 sendkit_sockets_have_ended(const SendkitSockets *sockets, int local_port)
 {
 	return any_event(sockets, local_port, POLLRDHUP);
 }
 
+/* Its connection, which is new, speaks HTTP/2. */
 void
 sendkit_sockets_note_http2(SendkitSockets *sockets, int local_port)
 {
@@ -402,9 +429,10 @@ bytes_sent(curl_socket_t fd)
 }
 
 /*
- * The server's settings come first on an HTTP/2 connection, and are acknowledged
- * (RFC 9113, sections 3.4 and 6.5.3).  Nothing else is sent after the first
- * request, as long as there is no second.
+ * Looks whether the settings that are awaited have come.  To be called whenever
+ * libcurl may have read them.  They come first on an HTTP/2 connection, and are
+ * acknowledged (RFC 9113, sections 3.4 and 6.5.3); nothing else is sent after
+ * the first request, as long as there is no second.
  */
 void
 sendkit_sockets_look_for_settings(SendkitSockets *sockets)
@@ -443,6 +471,7 @@ action_of(uint32 events)
 	return action;
 }
 
+/* Fills in up to max events that are there now, without waiting.  Returns how many. */
 int
 sendkit_sockets_poll(SendkitSockets *sockets, SendkitSocketEvent *events, int max)
 {
@@ -470,6 +499,10 @@ sendkit_sockets_poll(SendkitSockets *sockets, SendkitSocketEvent *events, int ma
 	return nevents;
 }
 
+/*
+ * Ends one connection, or all of them (CURL_SOCKET_TIMEOUT), towards the network.
+ * Safe in a signal handler.
+ */
 void
 sendkit_sockets_shutdown(const SendkitSockets *sockets, curl_socket_t which)
 {

@@ -53,60 +53,30 @@ typedef struct SendkitSocketEvent
 #define SENDKIT_SESSION_FULL \
 	"too many open files: the session's limit, by \"max_files_per_process\" or \"ulimit -n\", is reached"
 
-/* Returns NULL, or in words which limit of fd.c's or the kernel's is reached. */
 extern const char *sendkit_sockets_init(SendkitSockets *sockets);
 
-/*
- * Gives everything back, also of sockets never set up.  The connections
- * themselves must be closed already.
- */
 extern void sendkit_sockets_free(SendkitSockets *sockets);
 
-/*
- * Asks fd.c for room for up to wanted open sockets in all.  Returns how many
- * there may be.  May raise an error: not for callbacks.
- */
 extern int	sendkit_sockets_reserve(SendkitSockets *sockets, int wanted);
 
-/* Gives back to fd.c what is reserved but not in use. */
 extern void sendkit_sockets_release_unused(SendkitSockets *sockets);
 
-/* Opens and closes a socket for libcurl (CURLOPT_OPENSOCKETFUNCTION and its twin). */
 extern curl_socket_t sendkit_sockets_open(SendkitSockets *sockets,
 										  const struct curl_sockaddr *address);
 extern int	sendkit_sockets_close(SendkitSockets *sockets, curl_socket_t fd);
 
-/*
- * Notes what libcurl waits for (CURLMOPT_SOCKETFUNCTION: CURL_POLL_IN and so
- * on).  Returns false if it cannot be waited for.
- */
 extern bool sendkit_sockets_watch(SendkitSockets *sockets, curl_socket_t fd, int what);
 
-/*
- * Of the socket with this local port, which libcurl has chosen for a request:
- * is there nothing to be read from it, neither bytes nor the peer's end?  Has
- * the peer ended it?  Where it cannot be told, the cautious answer is given.
- */
 extern bool sendkit_sockets_are_quiet(const SendkitSockets *sockets, int local_port);
 extern bool sendkit_sockets_have_ended(const SendkitSockets *sockets, int local_port);
 
-/* Its connection, which is new, speaks HTTP/2. */
 extern void sendkit_sockets_note_http2(SendkitSockets *sockets, int local_port);
 
-/*
- * Looks whether the settings that are awaited have come.  To be called whenever
- * libcurl may have read them.
- */
 extern void sendkit_sockets_look_for_settings(SendkitSockets *sockets);
 
-/* Fills in up to max events that are there now, without waiting.  Returns how many. */
 extern int	sendkit_sockets_poll(SendkitSockets *sockets,
 								 SendkitSocketEvent *events, int max);
 
-/*
- * Ends one connection, or all of them (CURL_SOCKET_TIMEOUT), towards the network.
- * Safe in a signal handler.
- */
 extern void sendkit_sockets_shutdown(const SendkitSockets *sockets, curl_socket_t which);
 
 #endif							/* SENDKIT_HTTP_SOCKETS_H */

@@ -29,6 +29,10 @@ curl_uses_openssl(void)
 		 strncmp(info->ssl_version, "LibreSSL/", 9) == 0);
 }
 
+/*
+ * Can the functions below tell anything?  Not when libcurl was built with
+ * something else than OpenSSL.
+ */
 bool
 sendkit_tls_can_be_looked_into(void)
 {
@@ -39,6 +43,7 @@ sendkit_tls_can_be_looked_into(void)
 	return answer;
 }
 
+/* The one that a handle's transfer is using now, or NULL */
 const SendkitTls *
 sendkit_tls_of(CURL *easy)
 {
@@ -51,6 +56,7 @@ sendkit_tls_of(CURL *easy)
 	return (const SendkitTls *) info->internals;
 }
 
+/* Was HTTP/2 agreed on (RFC 7301, RFC 9113 section 3.2)? */
 bool
 sendkit_tls_speaks_http2(const SendkitTls *tls)
 {
@@ -61,6 +67,7 @@ sendkit_tls_speaks_http2(const SendkitTls *tls)
 	return len == 2 && memcmp(protocol, "h2", 2) == 0;
 }
 
+/* Are there bytes in it, decrypted or not, that nobody has read? */
 bool
 sendkit_tls_holds_bytes(const SendkitTls *tls)
 {

@@ -372,6 +372,10 @@ set_options(SendkitTransfer *transfer, const SendkitHttpRequest *request,
 
 /* --- a transfer's life --- */
 
+/*
+ * Returns a transfer for a request whose target is given in full, to be freed;
+ * or NULL, with *fault telling why.
+ */
 SendkitTransfer *
 sendkit_transfer_new(const SendkitTransferCommon *common, const SendkitHttpRequest *request,
 					 const char *target, SendkitCurlFault *fault)
@@ -401,6 +405,7 @@ sendkit_transfer_new(const SendkitTransferCommon *common, const SendkitHttpReque
 	return transfer;
 }
 
+/* Frees a transfer that is in no multi handle, also one half built. */
 void
 sendkit_transfer_free(SendkitTransfer *transfer)
 {
@@ -410,6 +415,7 @@ sendkit_transfer_free(SendkitTransfer *transfer)
 	free(transfer);
 }
 
+/* The transfer that an easy handle belongs to */
 SendkitTransfer *
 sendkit_transfer_of(CURL *easy)
 {
@@ -419,6 +425,7 @@ sendkit_transfer_of(CURL *easy)
 	return transfer;
 }
 
+/* When it is to be given up as it stands, by sendkit_clock_now() */
 int64
 sendkit_transfer_deadline(const SendkitTransfer *transfer)
 {
@@ -516,6 +523,10 @@ fill_result(SendkitTransfer *transfer, SendkitHttpResult *result)
 	result->date = transfer->date[0] != '\0' ? transfer->date : NULL;
 }
 
+/*
+ * Fills in how a transfer ended that libcurl is done with, by libcurl's code for
+ * it.  Strings belong to the transfer.
+ */
 void
 sendkit_transfer_finish(SendkitTransfer *transfer, CURLcode code,
 						SendkitHttpResult *result)
@@ -525,6 +536,7 @@ sendkit_transfer_finish(SendkitTransfer *transfer, CURLcode code,
 	result->error = error_words(transfer, code);
 }
 
+/* The same for one that is given up, since its deadline has passed. */
 void
 sendkit_transfer_expire(SendkitTransfer *transfer, SendkitHttpResult *result)
 {

@@ -91,29 +91,17 @@ typedef struct SendkitTransfer
 	char		error[CURL_ERROR_SIZE];
 } SendkitTransfer;
 
-/*
- * Returns a transfer for a request whose target is given in full, to be freed;
- * or NULL, with *fault telling why.
- */
 extern SendkitTransfer *sendkit_transfer_new(const SendkitTransferCommon *common,
 											 const SendkitHttpRequest *request,
 											 const char *target,
 											 SendkitCurlFault *fault);
 
-/* Frees a transfer that is in no multi handle, also one half built. */
 extern void sendkit_transfer_free(SendkitTransfer *transfer);
 
-/* The transfer that an easy handle belongs to */
 extern SendkitTransfer *sendkit_transfer_of(CURL *easy);
 
-/* When it is to be given up as it stands, by sendkit_clock_now() */
 extern int64 sendkit_transfer_deadline(const SendkitTransfer *transfer);
 
-/*
- * Fill in how a transfer ended: that libcurl is done with, by libcurl's code
- * for it; or that is given up since its deadline has passed.  Strings belong to
- * the transfer.
- */
 extern void sendkit_transfer_finish(SendkitTransfer *transfer, CURLcode code,
 									SendkitHttpResult *result);
 extern void sendkit_transfer_expire(SendkitTransfer *transfer, SendkitHttpResult *result);
