@@ -54,8 +54,9 @@ use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
   $KEY
-  call call_sql configure descriptors is_outcome knows_configuration libcurl_version literal memory_is_plain memory_kb
-  ok_key_not_logged preload_library process_is_gone prompt
+  call call_many_sql call_sql configure descriptors is_outcome knows_configuration
+  libcurl_version literal memory_is_plain memory_kb
+  ok_key_not_logged outcomes preload_library process_is_gone prompt
   start_node stopping_constraint wait_until
 );
 
@@ -180,6 +181,23 @@ sub call_sql
 	my $key = exists $option{key} ? $option{key} : $KEY;
 	return 'SELECT row_to_json(r) FROM sendkit_delete_api_key('
 	  . literal($id) . ', ' . literal($key) . ') r';
+}
+
+sub call_many_sql
+{
+	my ($ids, %option) = @_;
+	my $key = exists $option{key} ? $option{key} : $KEY;
+	my $array = ref $ids ? 'ARRAY[' . join(',', map { literal($_) } @$ids) . ']::text[]' : $ids;
+	return "SELECT row_to_json(r) FROM sendkit_delete_api_keys($array, "
+	  . literal($key) . ') r';
+}
+
+sub outcomes
+{
+	my ($rows) = @_;
+	my %count;
+	$count{ $_->{outcome} }++ foreach @$rows;
+	return \%count;
 }
 
 # SET statements from a hash of settings, whose names lack "sendkit."
@@ -590,6 +608,39 @@ sub call
 	$answer->{stderr} = $result->{stderr};
 	$answer->{sqlstate} = $result->{sqlstate};
 	return $answer;
+}
+
+=pod
+
+=item call_many_sql($ids), $session->call_many($ids, key => $KEY, set => {...})
+
+A SELECT that deletes many keys in one call, and the call itself, which returns
+the rows as an array of hashes.  C<$ids> is an array of ids or an SQL expression
+for one.  Dies when the call fails.
+
+=item SendkitTest::outcomes($rows)
+
+How often each outcome occurs in such rows, as a hash.
+
+=cut
+
+sub call_many
+{
+	my ($self, $ids, %option) = @_;
+	$self->query(SendkitTest::_settings_sql($option{set}) . 'SELECT 1')
+	  if $option{set};
+	$self->send(SendkitTest::call_many_sql($ids, %option));
+	return $self->many_rows;
+}
+
+# The rows of a call_many_sql() that was sent.
+sub many_rows
+{
+	my ($self) = @_;
+	my $result = $self->result;
+	croak "the call failed: $result->{stderr}"
+	  if $result->{lost} || $result->{sqlstate} ne '00000';
+	return [ map { $JSON->decode($_) } @{ $result->{rows} } ];
 }
 
 =pod

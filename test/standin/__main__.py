@@ -29,6 +29,7 @@ import tempfile
 
 from api import Api, SecondHost
 from control import Control
+from flood import Flooder
 from http1 import Http1Connection
 from journal import Journal
 from lifetime import Lifetime
@@ -90,6 +91,7 @@ class Standin:
         self._listen("control", Http1Connection, control, api=False)
         self.closed = bound_socket()
         self.ports["closed"] = self.closed.getsockname()[1]
+        self.ports["flood"] = Flooder().port
         self.blackhole = BlackHole()
         self.ports["blackhole"] = self.blackhole.port
 
@@ -101,6 +103,8 @@ class Standin:
                            ("https_selfsigned", "selfsigned")):
             self._listen(name, Http1Connection, self.api,
                          certs.context(self.folder, kind))
+        self._listen("https_tls12", Http1Connection, self.api,
+                     certs.older_context(self.folder))
         outdated = certs.outdated_context(self.folder)
         if outdated is not None:
             self._listen("https_tls11", Http1Connection, self.api, outdated)
@@ -108,6 +112,7 @@ class Standin:
         self.others.append(mute)
         self.ports["https_stuck"] = mute.port
         self._add_http2(certs, max_streams)
+        self.ports["https_flood"] = Flooder(certs.context(self.folder)).port
 
     def _add_http2(self, certs, max_streams):
         """The h2 listener; without the library there is just no such port."""
@@ -115,6 +120,8 @@ class Standin:
             import http2
         except ImportError:
             return
+        self.ports["h2_flood"] = Flooder(
+            certs.context(self.folder, alpn=("h2",))).port
         http2.Http2Connection.max_streams = max_streams
         self._listen("h2", http2.AlpnSwitch, self.api,
                      certs.context(self.folder, alpn=("h2", "http/1.1")))

@@ -120,6 +120,8 @@ class Api:
                 self.keys.delete(workspace)
         elif play.revokes:
             answer = self._documented(workspace, key)
+        elif play.fuzz is not None:
+            answer = FORBIDDEN      # whatever becomes of it is no success
         else:
             answer = DELETED    # never delivered
         return self._decorated(answer, play)

@@ -98,6 +98,13 @@ def context(folder, kind="good", alpn=("http/1.1",)):
     return tls
 
 
+def older_context(folder):
+    """TLS 1.2, where 1.3 could be."""
+    tls = context(folder)
+    tls.maximum_version = ssl.TLSVersion.TLSv1_2
+    return tls
+
+
 def outdated_context(folder):
     """TLS 1.1 at best, None where the TLS library can't do that any more."""
     tls = context(folder)

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import bodies
 import scenario
+from flood import Flooder
 from journal import Journal
 from limit import RateLimit
 from message import Answer
@@ -108,6 +109,7 @@ class Control:
 
     def refuse_proxy(self, query, body):
         self.proxy.refusal = body.get("status")
+        self.proxy.raw = bytes.fromhex(body["raw"]) if "raw" in body else None
 
     # What becomes of connections
 
@@ -116,6 +118,7 @@ class Control:
 
     def close_idle(self, query, body):
         idle = [one for one in self._connections() if not one.in_flight]
+        idle = idle[:body.get("count", len(idle))]
         for connection in idle:
             connection.end(body.get("how", "fin"))
         return {"closed": len(idle)}
@@ -132,6 +135,10 @@ class Control:
             listener.close()
         for connection in self._connections():
             connection.end("reset")
+
+    def end_floods(self, query, body):
+        for flooder in Flooder.everybody:
+            flooder.end()
 
     def start(self, query, body):
         for listener in self.listeners:
@@ -151,6 +158,7 @@ class Control:
         ("POST", "/proxy"): refuse_proxy,
         ("POST", "/close-idle"): close_idle,
         ("POST", "/goaway"): goaway,
+        ("POST", "/end-floods"): end_floods,
         ("POST", "/stop"): stop,
         ("POST", "/start"): start,
     }

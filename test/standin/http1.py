@@ -9,6 +9,7 @@ by step as _play() reads from top to bottom; the task dies with the connection.
 import asyncio
 
 import bodies
+import fuzz
 from message import REASONS, Answer, Request, pieces
 from wire import Wire
 
@@ -185,7 +186,12 @@ class Http1Connection(Wire):
             return self.end(play.cut.how)
         if play.early:
             self.transport.write(EARLY)
+        if play.fuzz is not None:
+            return self._send_fuzzed(record, answer, play)
         head = self._head(request, answer, play)
+        if play.smuggle is not None:
+            self.journal.answered(record, answer.status)
+            return await self._send_smuggled(head, answer.body, play)
         if play.cuts_at("headers"):
             self.transport.write(head[:len(head) // 2])
             return await self.cut_off(play.cut)
@@ -220,6 +226,34 @@ class Http1Connection(Wire):
                 await asyncio.sleep(play.drip)
         if play.chunked and not half:
             self.transport.write(b"0\r\n\r\n")
+
+    async def _send_smuggled(self, head, body, play):
+        """The answer, and in its wake one that says "deleted".
+
+        Each element becomes a record of its own where there is TLS, and all
+        that is written at a time leaves in as few segments as possible.
+        """
+        if play.chunked:
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        extra = unsolicited_bytes("deleted")
+        if play.smuggle == "record":
+            self.transport.writelines([head + body + extra])
+        elif play.smuggle == "body-record":
+            self.transport.writelines([head, body + extra])
+        elif play.smuggle == "own-record":
+            self.transport.writelines([head + body, extra])
+        else:
+            self.transport.write(head + body)
+            await self.flushed()
+            self.transport.write(extra)
+
+    def _send_fuzzed(self, record, answer, play):
+        """Anything that the answer can be made into by mistakes."""
+        record.status = answer.status
+        for piece in fuzz.http1(plain_bytes(answer), play.fuzz):
+            self.transport.write(piece)
+        if fuzz.ends(play.fuzz):
+            self.end("fin")
 
     def _afterwards(self, request, play):
         """What the scenario has in store for a connection that lives on."""

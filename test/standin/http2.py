@@ -20,6 +20,7 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 
+import fuzz
 from http1 import Http1Connection
 from message import Request, pieces
 from scenario import Scenario
@@ -74,15 +75,21 @@ class Http2Connection(Wire):
         self.h2 = H2Connection(H2Configuration(
             client_side=False, header_encoding="latin-1",
             validate_outbound_headers=False))
-        # Not by assignment: that would take effect with the client's
-        # acknowledgement only, and the library's own limit holds till then.
-        self.h2.local_settings = Settings(client=False, initial_values={
-            SettingCodes.MAX_CONCURRENT_STREAMS: self.max_streams})
 
     def connection_made(self, transport):
         super().connection_made(transport)
+        self._limit_streams(self.max_streams)
         self.h2.initiate_connection()
         self._flush()
+        # What is above is refused stream by stream (RFC 9113, section 5.1.2);
+        # the library would end the connection for it.
+        self._limit_streams(LAST_POSSIBLE_STREAM)
+
+    def _limit_streams(self, limit):
+        # Not by assignment: that would take effect with the client's
+        # acknowledgement only, and the library's own limit holds till then.
+        self.h2.local_settings = Settings(client=False, initial_values={
+            SettingCodes.MAX_CONCURRENT_STREAMS: limit})
 
     def connection_lost(self, error):
         for stream in list(self.exchanges):
@@ -129,6 +136,9 @@ class Http2Connection(Wire):
         exchange.begun = True
         record = self.journal.request_began(self, exchange.request)
         if stream > self.last_allowed:
+            return self._finish(stream)
+        if len(self.exchanges) > self.max_streams:
+            self._reset_stream(stream, ErrorCodes.REFUSED_STREAM)
             return self._finish(stream)
         self.highest = stream
         answer, play = self.site.handle(exchange.request, record)
@@ -186,6 +196,8 @@ class Http2Connection(Wire):
             return await self._cut(stream, play)
         if play.early:
             self._send_early(stream)
+        if play.fuzz is not None:
+            return self._send_fuzzed(stream, record, answer, play)
         if answer.raw is not None:
             return self.transport.write(answer.raw)
         self.h2.send_headers(stream, as_headers(answer, play))
@@ -196,6 +208,16 @@ class Http2Connection(Wire):
         await self._send_body(stream, answer.body, play)
         if play.cuts_at("body") or play.cuts_at("answered"):
             await self._cut(stream, play)
+
+    def _send_fuzzed(self, stream, record, answer, play):
+        """Anything that the answer can be made into by mistakes."""
+        record.status = answer.status
+        self.h2.send_headers(stream, as_headers(answer))
+        self.h2.send_data(stream, answer.body, end_stream=True)
+        for piece in fuzz.http2(self.h2.data_to_send(), stream, play.fuzz):
+            self.transport.write(piece)
+        if fuzz.ends(play.fuzz):
+            self.end("fin")
 
     def _send_early(self, stream):
         for status in ("100", "103"):

@@ -30,11 +30,12 @@ class Proxy:
 
     def __init__(self, journal):
         self.journal = journal
-        self.refusal = None     # status to refuse everything with
+        self.reset()
 
     def reset(self):
         self.journal.reset()
-        self.refusal = None
+        self.refusal = None     # status to refuse everything with
+        self.raw = None         # bytes to answer everything with
 
 
 def origin_form(request):
@@ -118,6 +119,9 @@ class ProxyConnection(Wire):
             port = destination_port(request)
         except ValueError:
             return self._refuse(400)
+        if self.site.raw is not None:
+            self.transport.write(self.site.raw)
+            return
         if self.site.refusal is not None:
             self.journal.answered(record, self.site.refusal)
             return self._refuse(self.site.refusal)

@@ -25,6 +25,9 @@ HTTP2_ERRORS = (
 
 STAGES = ("request", "headers", "body", "answered")
 
+# How one more answer is laid into the records of TLS, see http1.py
+LAYOUTS = ("record", "body-record", "own-record", "segment")
+
 
 class BadDirective(ValueError):
     """An id asks for something that the stand-in can't do."""
@@ -78,6 +81,8 @@ class Scenario:
     close_silently = False
     unsolicited = None
     unsolicited_after = 0.0
+    smuggle = None
+    fuzz = None
     # HTTP/2 only.
     refuse = False
     goaway = False
@@ -102,7 +107,8 @@ class Scenario:
         if self.act:
             return True
         return not (self.scripts_answer or self.silent or self.refuse or
-                    self.goaway_below or self.cuts_at("request"))
+                    self.goaway_below or self.cuts_at("request") or
+                    self.fuzz is not None)
 
     @property
     def needs_http2(self):
@@ -137,6 +143,12 @@ def _rst(value):
     name, _, stage = _text(value).partition(":")
     code = int(name) if name.isdigit() else HTTP2_ERRORS.index(name)
     return Cut("rst", stage or "request", code)
+
+
+def _smuggle(value):
+    if _text(value) not in LAYOUTS:
+        raise BadDirective("smuggle must be one of " + ", ".join(LAYOUTS))
+    return _text(value)
 
 
 def _flag(value):
@@ -174,6 +186,8 @@ DIRECTIVES = {
     "close-silently": ("close_silently", _flag),
     "unsolicited": ("unsolicited", _text),
     "unsolicited-after": ("unsolicited_after", float),
+    "smuggle": ("smuggle", _smuggle),
+    "fuzz": ("fuzz", int),
     "refuse": ("refuse", _flag),
     "goaway": ("goaway", _flag),
     "goaway-below": ("goaway_below", _flag),
