@@ -18,7 +18,6 @@
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
 #include "commands/extension.h"
 #include "compat.h"
@@ -37,28 +36,7 @@
 #include "guc.h"
 #include "home.h"
 #include "queue.h"
-
-/* Unfinished revocations are overdue when they were requested before this */
-#define OVERDUE_S (10 * 60)
-
-/* The queue's first columns: those that are read here are numbered */
-enum
-{
-	COLUMN_STATE = 3,
-	COLUMN_REQUESTED_AT = 4,
-	COLUMN_NEXT_ATTEMPT_AT = 8,
-};
-
-static const SendkitColumn columns[] = {
-	{"id", INT8OID},
-	{"workspace_id", TEXTOID},
-	{"state", TEXTOID},
-	{"requested_at", TIMESTAMPTZOID},
-	{"requested_by", TEXTOID},
-	{"not_after", TIMESTAMPTZOID},
-	{"attempts", INT4OID},
-	{"next_attempt_at", TIMESTAMPTZOID},
-};
+#include "queue_table.h"
 
 /* How many revocations are in which state */
 typedef struct QueueCounts
@@ -71,80 +49,78 @@ typedef struct QueueCounts
 
 /* --- the queue --- */
 
-/* Returns NULL if somebody keeps it locked. */
-static Relation
-open_queue(const SendkitCheck *check, StringInfo detail)
+static SendkitStepResult
+locked(StringInfo detail)
 {
-	Relation	queue = sendkit_table_open(check->extension, "sendkit_revocation", AccessShareLock,
-										   false, columns, lengthof(columns));
-
-	if (queue == NULL)
-		appendStringInfoString(detail, "the queue is locked by somebody");
-	return queue;
+	appendStringInfoString(detail, "the queue is locked by somebody");
+	return SENDKIT_STEP_WRONG;
 }
 
 static bool
-is_state(TupleTableSlot *slot, const char *name)
+is_before(SendkitQueue *queue, SendkitQueueColumn column, TimestampTz time)
 {
 	bool		isnull;
-	text	   *state = DatumGetTextPP(slot_getattr(slot, COLUMN_STATE, &isnull));
+	Datum		value = sendkit_queue_get(queue, column, &isnull);
 
-	return !isnull && VARSIZE_ANY_EXHDR(state) == strlen(name) &&
-		memcmp(VARDATA_ANY(state), name, strlen(name)) == 0;
+	return !isnull && DatumGetTimestampTz(value) <= time;
 }
 
-static bool
-is_before(TupleTableSlot *slot, int column, TimestampTz time)
-{
-	bool		isnull;
-	TimestampTz value = DatumGetTimestampTz(slot_getattr(slot, column, &isnull));
-
-	return !isnull && value <= time;
-}
-
+/* Counts the row that was found, by one of the indexes. */
 static void
-count_row(TupleTableSlot *slot, TimestampTz now, QueueCounts *counts)
+count_row(SendkitQueue *queue, TimestampTz now, QueueCounts *counts)
 {
-	if (is_state(slot, "failed"))
+	if (sendkit_queue_is_in(queue, "failed"))
 		counts->failed++;
-	if (!is_state(slot, "pending") && !is_state(slot, "sending"))
+	if (!sendkit_queue_is_in(queue, "pending") && !sendkit_queue_is_in(queue, "sending"))
 		return;
 	counts->unfinished++;
-	if (is_before(slot, COLUMN_NEXT_ATTEMPT_AT, now))
+	if (is_before(queue, SENDKIT_QUEUE_NEXT_ATTEMPT_AT, now))
 		counts->due++;
-	if (is_before(slot, COLUMN_REQUESTED_AT, now - OVERDUE_S * USECS_PER_SEC))
+	if (is_before(queue, SENDKIT_QUEUE_REQUESTED_AT, now - SENDKIT_OVERDUE_S * USECS_PER_SEC))
 		counts->overdue++;
 }
 
+/* Reads what is unfinished or went wrong, however much else there is. */
 static void
-count_rows(Relation queue, QueueCounts *counts)
+count_rows(SendkitQueue *queue, QueueCounts *counts)
 {
+	static const SendkitQueueIndex indexes[] = {
+		SENDKIT_QUEUE_BY_URGENT, SENDKIT_QUEUE_BY_DUE, SENDKIT_QUEUE_BY_NOTABLE,
+	};
 	TimestampTz now = GetCurrentTimestamp();
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	TupleTableSlot *slot = table_slot_create(queue, NULL);
-	TableScanDesc scan = table_beginscan(queue, snapshot, 0, NULL);
 
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	for (size_t i = 0; i < lengthof(indexes); i++)
 	{
-		CHECK_FOR_INTERRUPTS();
-		count_row(slot, now, counts);
+		SendkitQueueScan scan;
+
+		sendkit_queue_scan(&scan, queue, indexes[i], NULL);
+		while (sendkit_queue_scan_next(&scan))
+		{
+			CHECK_FOR_INTERRUPTS();
+			count_row(queue, now, counts);
+		}
+		sendkit_queue_scan_end(&scan);
 	}
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	UnregisterSnapshot(snapshot);
 }
 
 SendkitStepResult
 sendkit_check_queue(SendkitCheck *check, StringInfo detail)
 {
-	Relation	queue = open_queue(check, detail);
+	SendkitQueue *queue;
 	QueueCounts counts = {0};
 	bool		held;
 
+	/* the lock that it takes is none for a standby */
+	if (RecoveryInProgress())
+	{
+		appendStringInfoString(detail, "this is a standby: ask the primary");
+		return SENDKIT_STEP_UNKNOWN;
+	}
+	queue = sendkit_queue_open(check->extension, false);
 	if (queue == NULL)
-		return SENDKIT_STEP_WRONG;
+		return locked(detail);
 	count_rows(queue, &counts);
-	table_close(queue, NoLock);
+	sendkit_queue_close(queue);
 
 	held = counts.unfinished > 0 && !sendkit_home_is_here(check->extension);
 	appendStringInfo(detail, INT64_FORMAT " unfinished, " INT64_FORMAT " due, "
@@ -273,10 +249,11 @@ append_triggers(Relation queue, StringInfo detail)
 SendkitStepResult
 sendkit_check_attachments(SendkitCheck *check, StringInfo detail)
 {
-	Relation	queue = open_queue(check, detail);
+	Relation	queue = sendkit_table_open(check->extension, "sendkit_revocation", AccessShareLock,
+										   false, NULL, 0);
 
 	if (queue == NULL)
-		return SENDKIT_STEP_WRONG;
+		return locked(detail);
 	append_triggers(queue, detail);
 	for (int i = 0; queue->rd_rules && i < queue->rd_rules->numLocks; i++)
 		appendStringInfo(detail, "%sa rule", detail->len > 0 ? ", " : "");

@@ -199,12 +199,13 @@ report_no_key(void)
 }
 
 void
-sendkit_credential_find(SendkitCredential *credential, Oid extension pg_attribute_unused())
+sendkit_credential_find(SendkitCredential *credential, Oid extension)
 {
 	bool		in_mapping = find_in_mapping(credential);
 
 	if (!in_mapping && sendkit_platform_key_file[0] == '\0')
 		report_no_key();
+	sendkit_home_check(extension);
 	if (!in_mapping)
 		find_in_file(credential);
 }

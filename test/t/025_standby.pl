@@ -51,6 +51,11 @@ my ($key) = map { $_->[1] } grep { lc $_->[0] eq 'x-api-key' } @{ $request->{hea
 is($key, $stored, 'which is the one that was sent');
 
 # After an interrupt in mid-call the session goes on.
+is($standby->safe_psql('postgres', "SELECT string_agg(step, ' ') FROM sendkit_check() WHERE NOT ok"), '',
+	'a check finds nothing wrong');
+is($standby->safe_psql('postgres', "SELECT detail FROM sendkit_check() WHERE step = 'delivery'"),
+	'this is a standby: nothing is delivered here', '... and says who does not deliver');
+
 my $session = SendkitTest::Session->new($standby);
 my $watcher = SendkitTest::Session->new($standby);
 $session->send(call_sql('ws-cancelled;silent'));

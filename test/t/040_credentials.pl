@@ -112,8 +112,28 @@ $node->safe_psql('postgres', <<'SQL');
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO audit;
 GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO audit;
 SQL
-is(key_used(restored_from('superuser')), 'sk_user_rotated', '... with keys, if a superuser made it');
 is(key_used(restored_from('audit')), '28000', '... with mappings that have no key, if a role that may not see it did');
+my $copy = restored_from('superuser');
+is(key_used($copy), '55000', '... with keys, if a superuser made it, which a copy must not use');
+is(key_used($copy, "SELECT sendkit_delete_api_key('%s', 'sk_user_given')"), 'sk_user_given', '... but one that it is given');
+$node->safe_psql('from_superuser', 'SELECT sendkit_adopt_revocations()');
+is(key_used($copy), 'sk_user_rotated', '... until it takes the place of the original');
+$copy->quit;
+
+# A copy made in another way, and the other stored key
+$node->safe_psql('postgres', 'CREATE ROLE clerk LOGIN; GRANT EXECUTE ON FUNCTION sendkit_delete_api_key TO clerk');
+my $file = PostgreSQL::Test::Utils::tempdir() . '/key';
+open(my $handle, '>', $file) or die $!;
+print $handle "sk_user_file\n";
+close $handle;
+chmod 0600, $file;
+$node->append_conf('postgresql.conf', "sendkit.platform_key_file = '$file'\n");
+$_->quit foreach $admin, $billing, $audit;
+$node->restart;
+$node->safe_psql('template1', 'CREATE DATABASE by_template TEMPLATE postgres');
+is(key_used(login('clerk')), 'sk_user_file', 'the original uses the file');
+is(key_used(login('clerk', 'by_template')), '55000', '... which a copy must not');
+($admin, $billing, $audit) = map { login($_) } qw(admin billing audit);
 
 # --- the end ---
 
@@ -121,7 +141,7 @@ is($node->psql('postgres', 'DROP EXTENSION sendkit'), 3, 'the extension stays wh
 is(key_used($billing), 'sk_user_rotated', '... and works');
 $node->safe_psql('postgres', 'DROP EXTENSION sendkit CASCADE; CREATE EXTENSION sendkit;'
 	  . 'GRANT EXECUTE ON FUNCTION sendkit_delete_api_key TO billing');
-is(key_used($billing), '28000', 'with the server go the keys');
+is(key_used($billing), 'sk_user_file', 'with the server go the keys in mappings');
 
 my $log = slurp_file($node->logfile);
 # other than sendkit's own errors, PostgreSQL's show the statement

@@ -237,6 +237,7 @@ $node->safe_psql('postgres', 'CREATE DATABASE staging TEMPLATE postgres');
 my $copy = check(dbname => 'staging');
 is($copy->{home}{ok}, 'f', 'a copy of the database');
 like($copy->{home}{detail}, qr/is a copy: nothing is delivered.*sendkit_adopt_revocations\(\)/, '... says what to do');
+is($copy->{credential}{ok}, 'f', '... and uses no stored key');
 
 # --- in an odd place, and within another call ---
 
