@@ -32,16 +32,32 @@ sendkit_curl_version(void)
 	return version;
 }
 
-/* 7.85: protocols by name */
-#if LIBCURL_VERSION_NUM >= 0x075500
-#define SENDKIT_CURLOPT_PROTOCOLS CURLOPT_PROTOCOLS_STR
-#define SENDKIT_PROTOCOL_HTTP "http"
-#define SENDKIT_PROTOCOL_HTTPS "https"
+/* Using an option that newer headers call deprecated, for the sake of older libraries */
+#ifdef CURL_IGNORE_DEPRECATION
+#define SENDKIT_CURL_DEPRECATED(statement) CURL_IGNORE_DEPRECATION(statement)
 #else
-#define SENDKIT_CURLOPT_PROTOCOLS CURLOPT_PROTOCOLS
-#define SENDKIT_PROTOCOL_HTTP ((long) CURLPROTO_HTTP)
-#define SENDKIT_PROTOCOL_HTTPS ((long) CURLPROTO_HTTPS)
+#define SENDKIT_CURL_DEPRECATED(statement) statement
 #endif
+
+/*
+ * Restricts a handle to plain HTTP, or to HTTPS.  7.85 takes protocols by name;
+ * the library met at run time may be older than the headers.
+ */
+static inline CURLcode
+sendkit_curl_set_protocol(CURL *easy, bool plain)
+{
+	CURLcode	result;
+
+#if LIBCURL_VERSION_NUM >= 0x075500
+	if (sendkit_curl_version() >= 0x075500)
+		return curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, plain ? "http" : "https");
+#endif
+	SENDKIT_CURL_DEPRECATED(
+		result = curl_easy_setopt(easy, CURLOPT_PROTOCOLS,
+								  (long) (plain ? CURLPROTO_HTTP : CURLPROTO_HTTPS));
+	)
+	return result;
+}
 
 /*
  * May a handle be removed while getaddrinfo() hangs in its resolver thread,

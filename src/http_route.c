@@ -188,8 +188,10 @@ static bool
 set_url_options(const SendkitRoute *route, CURL *easy, SendkitCurlFault *fault)
 {
 	SETOPT(easy, CURLOPT_CURLU, route->url);
-	SETOPT(easy, SENDKIT_CURLOPT_PROTOCOLS,
-		   route->plain ? SENDKIT_PROTOCOL_HTTP : SENDKIT_PROTOCOL_HTTPS);
+	fault->option = "CURLOPT_PROTOCOLS";
+	fault->code = sendkit_curl_set_protocol(easy, route->plain);
+	if (fault->code != CURLE_OK)
+		return false;
 	SETOPT(easy, CURLOPT_HTTP_VERSION,
 		   (long) (sendkit_route_speaks_http2(route) ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1));
 	return true;
