@@ -211,8 +211,11 @@ revoke_value(const TriggerData *trigger, Enqueuer *enqueuer, SendkitQueue *queue
 			 Datum value, bool isnull)
 {
 	MemoryContext old = MemoryContextSwitchTo(enqueuer->row);
-	text	   *id = id_as_text(trigger, enqueuer, value, isnull);
+	text	   *id;
 
+	/* PostgreSQL does not look between two rows of a row trigger */
+	CHECK_FOR_INTERRUPTS();
+	id = id_as_text(trigger, enqueuer, value, isnull);
 	if (id)
 	{
 		check_id(&enqueuer->converter, id);
@@ -277,7 +280,6 @@ revoke_rows(const TriggerData *trigger, Enqueuer *enqueuer)
 		bool		isnull;
 		Datum		value = slot_getattr(slot, enqueuer->column, &isnull);
 
-		CHECK_FOR_INTERRUPTS();
 		revoke_value(trigger, enqueuer, queue, value, isnull);
 	}
 	ExecDropSingleTupleTableSlot(slot);
