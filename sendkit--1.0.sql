@@ -113,7 +113,7 @@ COMMENT ON COLUMN @extschema@.sendkit_home.database_oid IS
 CREATE FUNCTION @extschema@.sendkit_is_home()
 RETURNS boolean
 AS 'MODULE_PATHNAME', 'sendkit_is_home'
-LANGUAGE C VOLATILE PARALLEL UNSAFE;
+LANGUAGE C STABLE PARALLEL RESTRICTED;
 
 REVOKE ALL ON FUNCTION @extschema@.sendkit_is_home() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.sendkit_is_home() TO pg_monitor;

@@ -65,11 +65,9 @@ is_this_database(Relation home, HeapTuple tuple)
 		DatumGetObjectId(values[COLUMN_DATABASE_OID]) == MyDatabaseId;
 }
 
-/* What has been committed by now counts, whatever the transaction sees. */
 static bool
-is_here(Relation home)
+is_here_by(Relation home, Snapshot snapshot)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	SysScanDesc scan = systable_beginscan(home, InvalidOid, false, snapshot, 0, NULL);
 	HeapTuple	tuple = systable_getnext(scan);
 	bool		here = HeapTupleIsValid(tuple);
@@ -80,6 +78,16 @@ is_here(Relation home)
 		tuple = systable_getnext(scan);
 	}
 	systable_endscan(scan);
+	return here;
+}
+
+/* What has been committed by now counts, whatever the transaction sees. */
+static bool
+is_here(Relation home)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	bool		here = is_here_by(home, snapshot);
+
 	UnregisterSnapshot(snapshot);
 	return here;
 }
@@ -171,8 +179,13 @@ sendkit_home_adopt(Oid extension)
 	return adopted;
 }
 
+/* For those who look: as their statement sees it, which may run in parallel. */
 Datum
 sendkit_is_home(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(sendkit_home_is_here(sendkit_extension_of(fcinfo->flinfo->fn_oid)));
+	Relation	home = open_home(sendkit_extension_of(fcinfo->flinfo->fn_oid), AccessShareLock, true);
+	bool		here = is_here_by(home, GetActiveSnapshot());
+
+	table_close(home, NoLock);
+	PG_RETURN_BOOL(here);
 }
