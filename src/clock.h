@@ -10,4 +10,6 @@
 
 extern int64 sendkit_clock_now(void);
 
+extern int64 sendkit_clock_cpu(void);
+
 #endif							/* SENDKIT_CLOCK_H */

@@ -25,9 +25,10 @@
  *
  * Floods.  A peer can keep libcurl busy for as long as it sends.  So a timer
  * looks, while the transport is in use, whether libcurl should have come home
- * long ago, because of an interrupt or a deadline; then it ends the connection
- * that libcurl was entered for.  Where libcurl calls back in between, it is told
- * to come home by that, too.
+ * long ago: because of an interrupt or a deadline, or for the sake of the others,
+ * when one entry has taken more of the CPU than any honest peer can cause.  Then
+ * it ends the connection that libcurl was entered for.  Where libcurl calls back
+ * in between, it is told to come home by that, too.
  *
  * libcurl resolves names in threads, which inherit the signal mask of whoever
  * starts them: a handler of PostgreSQL's must not run in one.  So every signal
@@ -163,6 +164,7 @@ static volatile sig_atomic_t in_use = false;
 static volatile sig_atomic_t entered = false;
 static volatile int64 entered_at;
 static volatile curl_socket_t entered_for;
+static volatile uint32 entries = 0;
 
 /* When the first transfer's deadline is, or earlier; NO_TIMER: there is none */
 static volatile int64 next_deadline = NO_TIMER;
@@ -200,13 +202,32 @@ must_come_home(void)
 		(InterruptPending || now >= next_deadline);
 }
 
+/*
+ * Has libcurl been at work all the time since the last look, in one entry?  Safe
+ * in a signal handler.  Time that others had of the CPU does not count.
+ */
+static bool
+is_flooded(void)
+{
+	static uint32 looked_at = 0;
+	static int64 cpu_then;
+
+	if (!entered)
+		return false;
+	if (looked_at == entries)
+		return sendkit_clock_cpu() >= cpu_then + LONGEST_ENTRY_MS;
+	looked_at = entries;
+	cpu_then = sendkit_clock_cpu();
+	return false;
+}
+
 /* Runs in a signal handler: nothing but shutdown(2). */
 static void
 on_entry_timeout(void)
 {
 	int			save_errno = errno;
 
-	if (must_come_home())
+	if (must_come_home() || is_flooded())
 		sendkit_sockets_shutdown(&pool->sockets, entered_for);
 	errno = save_errno;
 }
@@ -675,6 +696,7 @@ enter_curl(curl_socket_t fd, int action)
 	CURLMcode	result;
 
 	watch_entries();
+	entries++;
 	entered_for = fd;
 	entered_at = sendkit_clock_now();
 	entered = true;
