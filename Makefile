@@ -26,6 +26,7 @@ OBJS = \
 	src/http_transfer.o \
 	src/platform_key.o \
 	src/queue.o \
+	src/queue_deliver.o \
 	src/queue_enqueue.o \
 	src/queue_person.o \
 	src/queue_process.o \

@@ -16,7 +16,10 @@
 #include "common/pg_prng.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "postmaster/bgworker.h"
 #include "storage/latch.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
@@ -125,6 +128,73 @@ sendkit_wait_event(void)
 #else
 	return PG_WAIT_EXTENSION;
 #endif
+}
+
+static inline uint32
+sendkit_worker_wait_event(void)
+{
+#if PG_VERSION_NUM >= 170000
+	static uint32 wait_event = 0;
+
+	if (wait_event == 0)
+		wait_event = WaitEventExtensionNew("SendkitWorkerMain");
+	return wait_event;
+#else
+	return PG_WAIT_EXTENSION;
+#endif
+}
+
+/*
+ * PostgreSQL 19: a worker can be asked to leave when its database is to be
+ * dropped or copied
+ */
+#ifndef BGWORKER_INTERRUPTIBLE
+#define BGWORKER_INTERRUPTIBLE 0
+#endif
+
+/* PostgreSQL 17: a limit for transactions, for which a delivery takes too long */
+#if PG_VERSION_NUM >= 170000
+#define SENDKIT_HAVE_TRANSACTION_TIMEOUT 1
+#else
+#define SENDKIT_HAVE_TRANSACTION_TIMEOUT 0
+#endif
+
+/* Does this entry of a process's list of locks say that it holds this one? */
+static inline bool
+sendkit_is_held(const PROCLOCK *held, const LOCKTAG *tag)
+{
+	return held->holdMask != 0 &&
+		memcmp(&held->tag.myLock->tag, tag, sizeof(LOCKTAG)) == 0;
+}
+
+/*
+ * Does a process hold a lock?  The caller has the lock's partition locked.
+ * PostgreSQL 16: dlist_head instead of SHM_QUEUE
+ */
+static inline bool
+sendkit_proc_holds_lock(PGPROC *proc, const LOCKTAG *tag, uint32 hash)
+{
+#if PG_VERSION_NUM >= 160000
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &proc->myProcLocks[LockHashPartition(hash)])
+	{
+		if (sendkit_is_held(dlist_container(PROCLOCK, procLink, iter.cur), tag))
+			return true;
+	}
+#else
+	SHM_QUEUE  *locks = &proc->myProcLocks[LockHashPartition(hash)];
+	PROCLOCK   *held;
+
+	for (held = (PROCLOCK *) SHMQueueNext(locks, locks, offsetof(PROCLOCK, procLink));
+		 held != NULL;
+		 held = (PROCLOCK *) SHMQueueNext(locks, &held->procLink, offsetof(PROCLOCK, procLink)))
+	{
+		if (sendkit_is_held(held, tag))
+			return true;
+	}
+#endif
+	return false;
 }
 
 #endif							/* SENDKIT_COMPAT_H */

@@ -95,7 +95,7 @@ is_claimed_by(SendkitQueue *queue, const SendkitRun *run)
 	bool		isnull;
 	Datum		token = sendkit_queue_get(queue, SENDKIT_QUEUE_CLAIMED_BY, &isnull);
 
-	return !isnull && (uint64) DatumGetInt64(token) == run->token;
+	return run && !isnull && (uint64) DatumGetInt64(token) == run->token;
 }
 
 static bool
@@ -117,7 +117,7 @@ waits(SendkitQueue *queue, const SendkitRun *run)
 	if (!isnull)
 		return false;
 	if (sendkit_queue_is_in(queue, "pending"))
-		return !(run->once && is_claimed_by(queue, run));
+		return !(run && run->once && is_claimed_by(queue, run));
 	return sendkit_queue_is_in(queue, "sending") && !is_claimed_by(queue, run) &&
 		!sendkit_queue_claim_lives(queue);
 }
@@ -362,14 +362,14 @@ sendkit_queue_settle(SendkitQueue *queue, const SendkitRun *run,
 
 /* --- what there is to do --- */
 
-/* When the first row behind the run's place is due */
+/* When the first row behind the run's place is due; without a run, of all */
 static TimestampTz
 next_due_of(SendkitQueue *queue, const SendkitRun *run, SendkitQueueIndex index)
 {
 	SendkitQueueScan scan;
 	SendkitQueuePlace place = {DT_NOEND, 0};
 
-	sendkit_queue_scan(&scan, queue, index, &run->places[index]);
+	sendkit_queue_scan(&scan, queue, index, run ? &run->places[index] : NULL);
 	while (sendkit_queue_scan_next(&scan))
 	{
 		if (!waits(queue, run))
@@ -387,9 +387,9 @@ sendkit_queue_next_due(SendkitQueue *queue, const SendkitRun *run)
 	TimestampTz due = Min(next_due_of(queue, run, SENDKIT_QUEUE_BY_URGENT),
 						  next_due_of(queue, run, SENDKIT_QUEUE_BY_DUE));
 
-	if (run->passed_over)
+	if (run && run->passed_over)
 		return Min(due, GetCurrentTimestamp());
-	return run->unsure ? Min(due, run->rescan_at) : due;
+	return run && run->unsure ? Min(due, run->rescan_at) : due;
 }
 
 static bool

@@ -136,8 +136,9 @@ extern SendkitSettled sendkit_queue_settle(SendkitQueue *queue, const SendkitRun
 										   const SendkitSettlement *settlement);
 
 /*
- * Returns when it is worth while to claim again: when the next row is due, in
- * the past if one is now, or DT_NOEND if none is left.  Rows that a living run
+ * Returns when it is worth while to claim (again, if the run has begun; it may
+ * be NULL): when the next row is due, in the past if one is now, or DT_NOEND if
+ * none is left.  Rows that a living run
  * has claimed don't count; a row that somebody holds does, and cannot be
  * claimed: who is told a time that has passed and then finds nothing to claim
  * must wait before trying again.

@@ -1,7 +1,7 @@
 # CALL sendkit_process_revocations(), seen from outside: several sessions at once,
 # what it holds while it waits, what becomes of its work when it is interrupted,
-# when what failed is tried again, an API that is down or has had enough, claims that lost their process,
-# a standby, and the extension dropped beneath it.
+# when what failed is tried again, an API that is down or has had enough, claims
+# that lost their process, a standby, and the extension dropped beneath it.
 
 use strict;
 use warnings;
@@ -14,12 +14,9 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 my $api = SendkitStandin->start;
-# So that the start of the server is not what makes an old claim void
-my $old_server = preload_library('old_server');
 my $node = start_node($api,
 	conf => "sendkit.max_retries = 0\n",
-	init => [ allows_streaming => 1 ],
-	env => $old_server ? { LD_PRELOAD => $old_server } : {});
+	init => [ allows_streaming => 1 ]);
 my $PREPARE = <<"EOS";
 CREATE SERVER sendkit FOREIGN DATA WRAPPER sendkit_fdw;
 CREATE USER MAPPING FOR CURRENT_USER SERVER sendkit OPTIONS (platform_key '$KEY');
@@ -111,7 +108,7 @@ sub sent
 	is($sql->value("SELECT backend_xmin IS NULL AND backend_xid IS NULL FROM pg_stat_activity WHERE pid = $pid"),
 		't', 'it holds no snapshot while requests are in flight');
 	is($sql->value("SELECT count(*) FROM pg_locks WHERE pid = $pid AND locktype NOT IN ('virtualxid', 'advisory')"),
-		'0', '... and no lock, but the one that tells that it lives');
+		'0', '... and no lock but the one that tells that it lives');
 	is($sql->query('BEGIN; LOCK TABLE sendkit_revocation IN ACCESS EXCLUSIVE MODE NOWAIT; COMMIT')->{sqlstate},
 		'00000', '... so that nobody has to wait for it');
 	$sql->value("SELECT pg_cancel_backend($pid)");
@@ -146,23 +143,13 @@ for my $how (sort keys %interrupt)
 
 	my %row = map { /^(\S+) (.*)/ } @{ rows() };
 	is($row{quick}, 'done 1 deleted', "$how: what was answered is done");
-	if ($how eq 'cancelled')
-	{
-		is($row{"silent-$_"}, 'pending 1 unknown', 'what was in flight is to be tried again') for 1, 2;
-		like($row{"later-$_"}, qr/^pending [01]$/, 'what was not sent is back') for 1 .. 4;
-		is($sql->value("SELECT count(*) FROM sendkit_revocation WHERE next_attempt_at <= clock_timestamp() AND state = 'pending' AND workspace_id LIKE 'later%'"),
-			'4', '... and due at once');
-		is($sql->value("SELECT count(*) FROM sendkit_revocation WHERE next_attempt_at >= '$at'::timestamptz + interval '1 s'"
-				. " AND claimed_at IS NULL AND message LIKE '%may or may not have been deleted'"),
-			'2', 'the others after a while');
-	}
-	else
-	{
-		is((grep { /^(?:pending|sending) [01]/ } values %row), 6, 'nothing else is lost');
-		# (these would be due at once, too)
-		$sql->query("UPDATE sendkit_revocation SET state = 'pending', next_attempt_at = now() + interval '1 hour' "
-			. "WHERE workspace_id LIKE 'silent%'");
-	}
+	is($row{"silent-$_"}, 'pending 1 unknown', "$how: what was in flight is to be tried again") for 1, 2;
+	is($row{"later-$_"}, 'pending 0', "$how: what was not sent is back, as it was") for 1 .. 4;
+	is($sql->value("SELECT count(*) FROM sendkit_revocation WHERE next_attempt_at <= clock_timestamp() AND state = 'pending' AND workspace_id LIKE 'later%'"),
+		'4', '... and due at once');
+	is($sql->value("SELECT count(*) FROM sendkit_revocation WHERE next_attempt_at >= '$at'::timestamptz + interval '1 s'"
+			. " AND claimed_at IS NULL AND message LIKE '%may or may not have been deleted'"),
+		'2', 'the others after a while');
 	is(scalar @{ $api->requests }, 3, "$how: nothing else was sent");
 	is($sql->query($CALL)->{sqlstate}, '00000', "$how: the next one works");
 	is(join(' ', sort map { /^(\S+) done/ } @{ rows() }), 'later-1 later-2 later-3 later-4 quick',
@@ -171,44 +158,132 @@ for my $how (sort keys %interrupt)
 	fresh_start();
 }
 
-# Answers that have come, and are half entered into the books: a constraint
-# on the queue stops the processor at the second row that it settles.
+# Answers that have come are entered into the books, whatever happens meanwhile. A
+# row that somebody holds is left out, and is due again.
+for my $how (sort keys %interrupt)
 {
-	$sql->query(stopping_constraint());
-	ask(map { "answered-$_" } 1 .. 3);
-	my $keeper = SendkitTest::Session->new($node);
-	$keeper->value('SELECT pg_advisory_lock(1)');
+	my ($sqlstate, $act) = @{ $interrupt{$how} };
+	ask('answered-1;delay=0.5', 'held;delay=0.5', 'answered-2;delay=0.5');
 	my $processor = processor();
-	my $pid = $processor->pid;
-	$processor->query('SET stop.at = 2');
+	my $keeper = SendkitTest::Session->new($node);
 	$processor->send($CALL);
-	wait_until(sub { $sql->value("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid AND wait_event_type = 'Lock'") == 1 },
-		'it is half through');
-	$sql->value("SELECT pg_cancel_backend($pid)");
-	sleep 0.3;
-	$keeper->value('SELECT pg_advisory_unlock(1)');
-	is($processor->result->{sqlstate}, '57014', 'cancelled while it settles');
-	is(join(', ', sort @{ rows() }), 'answered-1 done 1 deleted, answered-2 done 1 deleted, answered-3 done 1 deleted',
-		'... it settles all the same');
-	is(scalar @{ $api->requests }, 3, '... once');
-
-	# One whose not_after passes between the answer and the books isn't put off. (It
-	# is the other one's entry that is held up.)
+	$api->wait_for_requests(3);
+	$keeper->query("BEGIN; SELECT 1 FROM sendkit_revocation WHERE workspace_id LIKE 'held%' FOR UPDATE");
+	wait_until(sub { 2 == grep { /^answered.* done 1 deleted/ } @{ rows() } }, 'the others are settled');
+	pass("$how: a row that somebody holds does not delay the others");
+	$sql->value("SELECT count(sendkit_request_revocation('meanwhile'))");
+	wait_until(sub { grep { /^meanwhile done/ } @{ rows() } }, 'one that comes meanwhile is delivered');
+	pass("$how: ... nor those that come meanwhile");
+	my $begin = time();
+	$act->($processor->pid);
+	is($processor->result->{sqlstate}, $sqlstate, "$how while it waits for the row");
+	prompt(time() - $begin, $how);
+	wait_until(sub { $sql->value('SELECT count(*) FROM pg_stat_activity WHERE pid = ' . $processor->pid . " AND state = 'active'") == 0 }, 'it is over');
+	$keeper->query('ROLLBACK');
+	is(join(', ', grep { /^held/ } @{ rows() }), 'held sending 1', '... which nobody is sending any more');
+	$sql->query($CALL);
+	is(join(', ', grep { /^held/ } @{ rows() }), 'held done 2 absent', '... so that it is due at once');
+	$_->quit for $processor, $keeper;
 	fresh_start();
-	ask('first');
-	$sql->query("SELECT sendkit_request_revocation('late;delay=0.3;status=500', clock_timestamp() + interval '3 s')");
-	$keeper->value('SELECT pg_advisory_lock(1)');
-	$processor->query('SET stop.at = 1');
+}
+
+# One that stays locked is given up in the end, and then is another's.
+{
+	ask('held;delay=0.5');
+	my $processor = processor();
+	my $keeper = SendkitTest::Session->new($node);
 	$processor->send($CALL);
-	$api->wait_for_requests(2);
+	$api->wait_for_requests(1);
+	$keeper->query("BEGIN; SELECT 1 FROM sendkit_revocation FOR UPDATE");
+	is($processor->result->{sqlstate}, '00000', 'a call ends although somebody holds a row');
+	$keeper->query('ROLLBACK');
+	$sql->query($CALL);
+	is(join(', ', @{ rows() }), 'held done 2 absent', '... which does not keep it');
+	$_->quit for $processor, $keeper;
+	fresh_start();
+}
+
+# One whose not_after passes between the answer and the books isn't put off.
+{
+	my $keeper = SendkitTest::Session->new($node);
+	my $processor = processor();
+	$sql->query("SELECT sendkit_request_revocation('late;delay=0.3;status=500', clock_timestamp() + interval '3 s')");
+	$processor->send($CALL);
+	$api->wait_for_requests(1);
+	$keeper->query("BEGIN; SELECT 1 FROM sendkit_revocation FOR UPDATE");
 	wait_until(sub { $sql->value('SELECT count(*) FROM sendkit_revocation WHERE not_after < clock_timestamp()') == 1 },
 		'it is too late');
-	$keeper->value('SELECT pg_advisory_unlock(1)');
+	$keeper->query('ROLLBACK');
 	my $result = $processor->result;
 	is($result->{sqlstate}, '00000', 'not_after passes before the answer is in the books');
 	like($result->{stderr}, qr/WARNING: .*could not revoke the API key of workspace "late/, '... which is told');
-	is(join(', ', sort @{ rows() }), 'first done 1 deleted, late failed 1 unknown', '... and not tried again');
-	$sql->query('ALTER TABLE sendkit_revocation DROP CONSTRAINT stop_here; DROP FUNCTION stop_here');
+	is(join(', ', sort @{ rows() }), 'late failed 1 unknown', '... and not tried again');
+	$_->quit for $processor, $keeper;
+	fresh_start();
+}
+
+# The number of a claimed row may be another row's before the answer comes.
+{
+	ask('old;delay=1');
+	my $processor = processor();
+	$processor->send($CALL);
+	$api->wait_for_requests(1);
+	$sql->query('TRUNCATE sendkit_revocation RESTART IDENTITY');
+	$sql->query('DISCARD SEQUENCES');
+	$sql->query("SELECT sendkit_request_revocation('new', 'infinity')");
+	$sql->query("UPDATE sendkit_revocation SET state = 'sending', attempts = 1, next_attempt_at = now() + interval '1 hour'");
+	is($processor->result->{sqlstate}, '00000', 'the queue is emptied while a request is in flight');
+	is(join(', ', @{ rows() }), 'new sending 1', '... and its answer is not taken for another row\'s');
+	$processor->quit;
+	fresh_start();
+}
+
+# --- the key ---------------------------------------------------------------------------------
+
+{
+	ask(map { "refused-$_" } 1 .. 150);
+	$sql->query("ALTER USER MAPPING FOR CURRENT_USER SERVER sendkit OPTIONS (SET platform_key 'sk_user_unknown')");
+	my $result = $sql->query($CALL);
+	is($result->{sqlstate}, '28000', 'a key that the API does not know is an error');
+	is((grep { / pending / } @{ rows() }), 150, '... and costs no row');
+	cmp_ok(scalar @{ $api->requests }, '<', 100, '... nor a request for each');
+
+	# replaced while it works
+	$api->reset;
+	$api->control('POST', '/default', { directives => 'delay=0.05' });
+	$sql->query("ALTER USER MAPPING FOR CURRENT_USER SERVER sendkit OPTIONS (SET platform_key '$KEY')");
+	$sql->value("SELECT count(sendkit_request_revocation('more-' || i)) FROM generate_series(1, 400) i");
+	my $processor = processor(max_concurrency => 10);
+	$processor->send($CALL);
+	$api->wait_for_requests(50);
+	$sql->query("ALTER USER MAPPING FOR CURRENT_USER SERVER sendkit OPTIONS (SET platform_key 'sk_user_the_next')");
+	$result = $processor->result;
+	is($result->{sqlstate} . $result->{stderr}, '00000', 'a key that is replaced while a call works');
+	is((grep { / done / } @{ rows() }), 550, '... takes over');
+	my %sent;
+	$sent{ (join ' ', map { @$_ } @{ $_->{headers} }) =~ /(sk_user_\w+)/ ? $1 : '' }++ for @{ $api->requests };
+	cmp_ok($sent{sk_user_the_next} // 0, '>', 200, '... at once');
+	$sql->query("ALTER USER MAPPING FOR CURRENT_USER SERVER sendkit OPTIONS (SET platform_key '$KEY')");
+	$processor->quit;
+	fresh_start();
+}
+
+# --- what a call says ----------------------------------------------------------------------------
+
+{
+	ask('overdue;status=500');
+	$sql->query("UPDATE sendkit_revocation SET requested_at = now() - interval '11 minutes', next_attempt_at = now() + interval '1 hour'");
+	my $result = $sql->query($CALL);
+	is($result->{sqlstate}, '00000', 'a revocation that is put off for an hour');
+	like($result->{stderr}, qr/WARNING: .*1 revocations? (?:is|are) overdue/, '... is overdue, and the call says so');
+	fresh_start();
+
+	ask(map { "absent-$_" } 1 .. 9);
+	like($sql->query($CALL)->{stderr}, qr/WARNING: .*knew of no key for any of the 9 workspaces/,
+		'when the API knows none of the workspaces, the call says so');
+	fresh_start();
+	ask('present', map { "absent-$_" } 1 .. 9);
+	is($sql->query($CALL)->{stderr}, '', '... not if it knows one');
 	fresh_start();
 }
 

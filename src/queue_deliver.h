@@ -1,0 +1,72 @@
+/*-------------------------------------------------------------------------
+ *
+ * queue_deliver.h
+ *	  Delivers what is due: the loop that introduces the queue to the API.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SENDKIT_QUEUE_DELIVER_H
+#define SENDKIT_QUEUE_DELIVER_H
+
+/* What a deliverer's surroundings want of it */
+typedef enum SendkitWish
+{
+	SENDKIT_GO_ON,
+	SENDKIT_FINISH,				/* what is under way, and claim no more */
+	SENDKIT_STOP,				/* now, saving what is known */
+} SendkitWish;
+
+/* Who delivers: how transactions are made there, and what is wanted */
+typedef struct SendkitDeliverer
+{
+	/*
+	 * Commit, or roll back, and begin the next transaction.  They may leave any
+	 * memory context current; the first may raise, and has rolled back then.
+	 */
+	void		(*commit) (void);
+	void		(*rollback) (void);
+
+	/* Asked several times a second, in a transaction; may be NULL */
+	SendkitWish (*wish) (void);
+
+	bool		once;			/* try no row twice */
+	int64		claim_until;	/* requested later, by GetCurrentTimestamp():
+								 * left to others */
+} SendkitDeliverer;
+
+/* What came of a delivery */
+typedef struct SendkitDelivery
+{
+	bool		stopped;		/* as wished */
+	bool		key_refused;	/* the API does not know the key */
+	int64		shut_out_ms;	/* so long it asks to be left alone, or 0 */
+	int			done;
+	int			failed;
+	int			put_off;		/* unavailable or unknown */
+	int			first_attempts;
+	int			first_absent;	/* of these, the API knew of no key */
+	int			abandoned;		/* their rows could not be settled */
+	char		trouble[256];	/* message of the last one put off or refused */
+} SendkitDelivery;
+
+/*
+ * Delivers all that is due in an extension's queue (extension.h), and what
+ * becomes due meanwhile, as the current user and with that user's key.  To be
+ * called in a transaction that may be committed, without a snapshot, and in a
+ * memory context that outlasts transactions.
+ * Raises what keeps it from going on, with the books in order: no key, what the
+ * queue raises, and interrupts above all.  The delivery is filled in in any case.
+ */
+extern void sendkit_deliver(Oid extension, const SendkitDeliverer *deliverer,
+							SendkitDelivery *delivery);
+
+/*
+ * Warns if a delivery looks like a wrong column, path or account: all of its
+ * first attempts, and more than a few, found no key.
+ */
+extern void sendkit_delivery_warn_absent(const SendkitDelivery *delivery);
+
+/* Warns that so many revocations, or more, are overdue. */
+extern void sendkit_delivery_warn_overdue(int overdue, bool or_more);
+
+#endif							/* SENDKIT_QUEUE_DELIVER_H */
