@@ -36,7 +36,10 @@ OBJS = \
 	src/sendkit.o \
 	src/text.o \
 	src/url.o \
-	src/user_mapping.o
+	src/user_mapping.o \
+	src/worker.o \
+	src/worker_launcher.o \
+	src/worker_wake.o
 LOCAL_HEADERS = $(wildcard src/*.h)
 
 DATA = $(wildcard sendkit--*.sql)

@@ -3,9 +3,9 @@
 -- set them.
 --
 -- Loaded by hand: the settings may be placeholders until the first call.
--- base_url is the launcher's; its default is in boot_val.
+-- Two are set by the launcher; their defaults are in boot_val.
 LOAD 'sendkit';
-SELECT name, CASE WHEN name = 'sendkit.base_url' THEN boot_val ELSE setting END AS setting,
+SELECT name, CASE WHEN name IN ('sendkit.base_url', 'sendkit.auto_deliver') THEN boot_val ELSE setting END AS setting,
 	   boot_val, unit, vartype, context, min_val, max_val
 FROM pg_settings
 WHERE name IN ('sendkit.base_url', 'sendkit.ca_file', 'sendkit.connect_timeout',

@@ -68,6 +68,19 @@ read_extension(Oid extension, Oid *schema, Oid *owner)
 	return HeapTupleIsValid(tuple);
 }
 
+Oid
+sendkit_extension_owner(Oid extension)
+{
+	Oid			schema;
+	Oid			owner;
+
+	if (!read_extension(extension, &schema, &owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"sendkit\" does not exist")));
+	return owner;
+}
+
 /* Returns the OID of a member, or InvalidOid, and who ought to own it. */
 static Oid
 find_member(Oid extension, const char *name, Oid *owner)

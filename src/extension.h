@@ -18,6 +18,11 @@
  */
 extern Oid	sendkit_extension_of(Oid function);
 
+/*
+ * Returns who owns an extension.  Raises 42704 if there is none any more.
+ */
+extern Oid	sendkit_extension_owner(Oid extension);
+
 /* A column that a relation must have, in its place */
 typedef struct SendkitColumn
 {

@@ -40,6 +40,7 @@
 #include "api.h"
 #include "extension.h"
 #include "queue_table.h"
+#include "worker.h"
 
 PG_FUNCTION_INFO_V1(sendkit_request_revocation);
 PG_FUNCTION_INFO_V1(sendkit_revoke_on_delete);
@@ -112,6 +113,7 @@ sendkit_request_revocation(PG_FUNCTION_ARGS)
 	queue = sendkit_queue_open(enqueuer->extension, true);
 	id = sendkit_queue_add(queue, PointerGetDatum(workspace_id),
 						   PG_ARGISNULL(1) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(1));
+	sendkit_worker_note_enqueued();
 	sendkit_queue_close(queue);
 	PG_RETURN_INT64(id);
 }
@@ -220,6 +222,7 @@ revoke_value(const TriggerData *trigger, Enqueuer *enqueuer, SendkitQueue *queue
 	{
 		check_id(&enqueuer->converter, id);
 		(void) sendkit_queue_add(queue, PointerGetDatum(id), DT_NOEND);
+		sendkit_worker_note_enqueued();
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(enqueuer->row);

@@ -23,6 +23,7 @@
 #include "extension.h"
 #include "home.h"
 #include "queue_table.h"
+#include "worker.h"
 
 PG_FUNCTION_INFO_V1(sendkit_retry_revocations);
 PG_FUNCTION_INFO_V1(sendkit_cancel_revocations);
@@ -166,6 +167,8 @@ sendkit_retry_revocations(PG_FUNCTION_ARGS)
 	else
 		apply_to_ids(queue, PG_GETARG_ARRAYTYPE_P(0), &act);
 	sendkit_queue_close(queue);
+	if (act.changed > 0)
+		sendkit_worker_note_enqueued();
 
 	if (act.expired > 0)
 		ereport(NOTICE,
@@ -240,5 +243,7 @@ sendkit_adopt_revocations(PG_FUNCTION_ARGS)
 		count = count_unfinished(queue, SENDKIT_QUEUE_BY_URGENT) +
 			count_unfinished(queue, SENDKIT_QUEUE_BY_DUE);
 	sendkit_queue_close(queue);
+	if (count > 0)
+		sendkit_worker_note_enqueued();
 	PG_RETURN_INT64(count);
 }

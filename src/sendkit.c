@@ -16,6 +16,7 @@
 
 #include "guc.h"
 #include "sendkit.h"
+#include "worker.h"
 
 PG_MODULE_MAGIC;
 
@@ -25,4 +26,5 @@ void
 _PG_init(void)
 {
 	sendkit_guc_init();
+	sendkit_worker_init();
 }

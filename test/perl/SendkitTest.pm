@@ -57,7 +57,7 @@ our @EXPORT = qw(
   call call_many_sql call_sql configure descriptors is_outcome knows_configuration
   libcurl_version literal memory_is_plain memory_kb
   ok_key_not_logged outcomes preload_library process_is_gone prompt
-  start_node stopping_constraint wait_until
+  start_node wait_until
 );
 
 =pod
@@ -81,11 +81,12 @@ my $JSON = JSON::PP->new->utf8;
 
 =pod
 
-=item start_node($api, listener => 'http', name => 'main', conf => '...', env => {...})
+=item start_node($api, listener => 'http', name => 'main', deliver => 0, conf => '...', env => {...})
 
 A running server with the extension in its database postgres, and settings that
 lead to a listener of the stand-in (default C<http>; undef leaves the default
-C<base_url>).  C<conf> is appended to F<postgresql.conf>, C<env> is added to the
+C<base_url>).  No background worker delivers anything unless C<deliver> is true.
+C<conf> is appended to F<postgresql.conf>, C<env> is added to the
 server's environment, C<init> is an array of arguments for C<< $node->init >>.
 
 =cut
@@ -98,6 +99,8 @@ sub start_node
 	my $node = PostgreSQL::Test::Cluster->new($option{name} || 'main');
 	$node->init(@{ $option{init} || [] });
 	$node->append_conf('postgresql.conf', "log_statement = none\n");
+	$node->append_conf('postgresql.conf', "sendkit.auto_deliver = off\n")
+	  unless $option{deliver};
 	$node->append_conf('postgresql.conf',
 		"sendkit.base_url = '" . $api->url($listener) . "'\n")
 	  if defined $listener;
@@ -318,13 +321,6 @@ How many descriptors a process has open (the files of its data directory, which
 come and go as tables are used, not included), how much memory of its own (not
 shared) it uses, and whether it has ended.
 
-=item stopping_constraint()
-
-SQL that makes a constraint C<stop_here> on the queue, and its function (triggers on
-the queue are not fired).  A session that sets C<stop.at> to a number I<n> waits at
-the I<n>-th row that it makes done or failed, for as long as another one holds
-C<pg_advisory_lock(1)>.
-
 =item memory_is_plain($pid)
 
 False when the process runs under a tool, such as AddressSanitizer, that keeps
@@ -336,25 +332,6 @@ The libcurl that extensions are built with here, as a number such as 7.88, or 0
 where that can't be told.
 
 =cut
-
-sub stopping_constraint
-{
-	return <<'EOS';
-CREATE FUNCTION stop_here(state text) RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE
-	n int := COALESCE(NULLIF(current_setting('stop.at', true), ''), '0')::int;
-BEGIN
-	IF n > 0 AND state IN ('done', 'failed') THEN
-		PERFORM set_config('stop.at', (n - 1)::text, false);
-		IF n = 1 THEN
-			PERFORM pg_advisory_xact_lock_shared(1);
-		END IF;
-	END IF;
-	RETURN true;
-END $$;
-ALTER TABLE sendkit_revocation ADD CONSTRAINT stop_here CHECK (stop_here(state)) NOT VALID;
-EOS
-}
 
 sub libcurl_version
 {

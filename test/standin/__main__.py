@@ -170,7 +170,8 @@ def command_environment(facts):
     environment["STANDIN_DIR"] = os.path.dirname(os.path.abspath(__file__))
     environment["PGOPTIONS"] = (
         environment.get("PGOPTIONS", "") +
-        " -c sendkit.base_url=http://%s:%d" % (HOST, facts["http"])).lstrip()
+        " -c sendkit.base_url=http://%s:%d" % (HOST, facts["http"]) +
+        " -c sendkit.auto_deliver=off").lstrip()
     return environment
 
 
