@@ -196,7 +196,7 @@ append_cron_job(StringInfo detail)
 		return false;
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	slot = table_slot_create(jobs, NULL);
-	scan = table_beginscan(jobs, snapshot, 0, NULL);
+	scan = sendkit_table_beginscan(jobs, snapshot);
 	while (!found && table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		found = is_delivering_job(jobs, slot);

@@ -11,6 +11,7 @@
 #ifndef SENDKIT_COMPAT_H
 #define SENDKIT_COMPAT_H
 
+#include "access/tableam.h"
 #include "catalog/pg_foreign_server.h"
 #include "common/jsonapi.h"
 #include "common/pg_prng.h"
@@ -141,6 +142,17 @@ sendkit_worker_wait_event(void)
 	return wait_event;
 #else
 	return PG_WAIT_EXTENSION;
+#endif
+}
+
+/* PostgreSQL 19: table_beginscan() takes flags */
+static inline TableScanDesc
+sendkit_table_beginscan(Relation relation, Snapshot snapshot)
+{
+#if PG_VERSION_NUM >= 190000
+	return table_beginscan(relation, snapshot, 0, NULL, 0);
+#else
+	return table_beginscan(relation, snapshot, 0, NULL);
 #endif
 }
 
