@@ -228,7 +228,7 @@ on_entry_timeout(void)
 	int			save_errno = errno;
 
 	if (must_come_home() || is_flooded())
-		sendkit_sockets_shutdown(&pool->sockets, entered_for);
+		sendkit_sockets_shutdown_flood(&pool->sockets, entered_for);
 	errno = save_errno;
 }
 
@@ -570,7 +570,7 @@ on_idle_timeout(void)
 	int			save_errno = errno;
 
 	if (!in_use && pool)
-		sendkit_sockets_shutdown(&pool->sockets, CURL_SOCKET_TIMEOUT);
+		sendkit_sockets_shutdown(&pool->sockets);
 	errno = save_errno;
 }
 

@@ -499,17 +499,33 @@ sendkit_sockets_poll(SendkitSockets *sockets, SendkitSocketEvent *events, int ma
 	return nevents;
 }
 
-/*
- * Ends one connection, or all of them (CURL_SOCKET_TIMEOUT), towards the network.
- * Safe in a signal handler.
- */
+/* Closes all connections towards the network.  Safe in a signal handler. */
 void
-sendkit_sockets_shutdown(const SendkitSockets *sockets, curl_socket_t which)
+sendkit_sockets_shutdown(const SendkitSockets *sockets)
 {
 	for (int fd = 0; fd < sockets->size; fd++)
 	{
-		if ((which == CURL_SOCKET_TIMEOUT || which == fd) &&
-			is_still_ours(&sockets->sockets[fd], fd))
+		if (is_still_ours(&sockets->sockets[fd], fd))
+			shutdown(fd, SHUT_RDWR);
+	}
+}
+
+/*
+ * Ends the connection that floods libcurl, which was entered for this socket; or,
+ * for its timer (CURL_SOCKET_TIMEOUT), those that have something to be read: a
+ * flood always has.  Safe in a signal handler.
+ */
+void
+sendkit_sockets_shutdown_flood(const SendkitSockets *sockets, curl_socket_t which)
+{
+	for (int fd = 0; fd < sockets->size; fd++)
+	{
+		struct pollfd pfd = {.fd = fd,.events = POLLIN};
+
+		if (which == CURL_SOCKET_TIMEOUT ?
+			!sockets->sockets[fd].wanted || poll(&pfd, 1, 0) != 1 : which != fd)
+			continue;
+		if (is_still_ours(&sockets->sockets[fd], fd))
 			shutdown(fd, SHUT_RDWR);
 	}
 }

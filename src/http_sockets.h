@@ -77,6 +77,8 @@ extern void sendkit_sockets_look_for_settings(SendkitSockets *sockets);
 extern int	sendkit_sockets_poll(SendkitSockets *sockets,
 								 SendkitSocketEvent *events, int max);
 
-extern void sendkit_sockets_shutdown(const SendkitSockets *sockets, curl_socket_t which);
+extern void sendkit_sockets_shutdown(const SendkitSockets *sockets);
+
+extern void sendkit_sockets_shutdown_flood(const SendkitSockets *sockets, curl_socket_t which);
 
 #endif							/* SENDKIT_HTTP_SOCKETS_H */
