@@ -1132,7 +1132,11 @@ sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result, bool *woken)
 				return true;
 		}
 		else if (pool->timer <= now)
+		{
 			run_timer();
+			/* for a flood it is always due: the others have their turn, too */
+			(void) run_sockets();
+		}
 		else if (next_deadline <= now)
 		{
 			/* what has arrived comes first */
