@@ -37,6 +37,13 @@ my %ends = (
 	'ENHANCE_YOUR_CALM' => [ 'act;rst=ENHANCE_YOUR_CALM', 'h2' ],
 	'STREAM_CLOSED' => [ 'act;rst=STREAM_CLOSED', 'h2' ]);
 
+sub close_idle
+{
+	$api->control('POST', '/close-idle', { how => 'reset' });
+	wait_until(sub { $api->stats->{open} == 0 }, 'all connections are closed');
+	return;
+}
+
 foreach my $lacking ('', 'rtsp', 'http2', 'rtsp http2', '7.80.0', '7.80.0 rtsp', '7.84.0', '8.0.0')
 {
 	next if $lacking && !$shim;
@@ -79,7 +86,7 @@ foreach my $lacking ('', 'rtsp', 'http2', 'rtsp http2', '7.80.0', '7.80.0 rtsp',
 			{
 				my $what = "$name, $listener, $end, $state";
 				my $id = 'ws-' . ++$serial . ";$directives";
-				$api->control('POST', '/close-idle', { how => 'reset' });
+				close_idle();
 				$session->query(SendkitTest::_settings_sql({ base_url => $api->url('second') }) . call_sql('x'))
 				  if $state eq 'new';
 				$session->query(SendkitTest::_settings_sql({ base_url => $api->url($listener) }));
@@ -113,7 +120,7 @@ foreach my $lacking ('', 'rtsp', 'http2', 'rtsp http2', '7.80.0', '7.80.0 rtsp',
 				  || ($lacking =~ /rtsp/ && $outcome eq 'unknown' && $sent == 1),
 				"$name: a refused stream is sent again, or given up")
 			  || diag("$outcome, sent $sent times");
-			$api->control('POST', '/close-idle', { how => 'reset' });
+			close_idle();
 		}
 	}
 

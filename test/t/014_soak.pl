@@ -181,7 +181,7 @@ sub start_call
 
 	my $gentle = $listener eq 'h2' && rand() < 0.7;
 	my @ids = map { 'ws-' . ++$serial . directives($listener, $gentle) } 1 .. $count;
-	my $timeout = rand() < 0.05 ? one_of(20, 100, 400) : 0;
+	my $timeout = rand() < 0.05 ? one_of(50, 100, 400) : 0;
 	$session->query(SendkitTest::_settings_sql(\%set) . 'SET statement_timeout = 0');
 	$session->query("SET statement_timeout = $timeout") if $timeout;
 	$session->send(call_many_sql(\@ids));
@@ -274,6 +274,7 @@ foreach my $listener (@listeners)
 	unlike(slurp_file($node->logfile), qr/terminated by signal/, "$listener: nothing crashed");
 }
 
-ok_key_not_logged($node);
+# (That the key is not logged is for other tests: a statement that is cancelled before
+# its call begins is logged by PostgreSQL itself.)
 $node->stop;
 done_testing();
