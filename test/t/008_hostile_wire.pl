@@ -21,11 +21,14 @@ my $api = SendkitStandin->start(tls => 1);
 my $node = start_node(
 	$api,
 	listener => 'https',
-	conf => "sendkit.max_retries = 0\nsendkit.request_timeout = 5s\nrestart_after_crash = on\n",
+	conf => "sendkit.max_retries = 0\nsendkit.request_timeout = 10s\nrestart_after_crash = on\n",
 	env => { MALLOC_PERTURB_ => 165 });
 my $session = SendkitTest::Session->new($node);
 my $serial = 0;
 my %log_seen;
+
+# Under valgrind or a sanitizer everything takes its time.
+my $moment = memory_is_plain($session->pid) ? '400ms' : '5s';
 my %setting;
 
 sub hex_of { return unpack('H*', $_[0]) }
@@ -130,7 +133,7 @@ my $proxied = start_node(
 	name => 'proxied',
 	listener => 'https',
 	conf => "sendkit.proxy = 'http://127.0.0.1:" . $api->port('proxy') . "'\n"
-	  . "sendkit.max_retries = 0\nsendkit.request_timeout = 5s\nsendkit.connect_timeout = 500ms\n"
+	  . "sendkit.max_retries = 0\nsendkit.request_timeout = 10s\nsendkit.connect_timeout = $moment\n"
 	  . "restart_after_crash = on\n",
 	env => { MALLOC_PERTURB_ => 165 });
 foreach my $name (sort keys %refusal)
@@ -165,7 +168,7 @@ foreach my $listener (grep { $api->port($_) } 'http', 'https', 'h2')
 {
 	my @ids = map { "ws-$_;fuzz=$_" } $from .. $from + $mistakes - 1;
 	my %seen;
-	set_all(base_url => $api->url($listener), request_timeout => '400ms');
+	set_all(base_url => $api->url($listener), request_timeout => $moment);
 	# good ones in between: handles and connections are to be used again
 	while (my @some = splice @ids, 0, 50)
 	{
