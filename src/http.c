@@ -24,11 +24,10 @@
  * came meanwhile.
  *
  * Floods.  A peer can keep libcurl busy for as long as it sends.  So a timer
- * looks, while the transport is in use, whether libcurl should have come home
- * long ago: because of an interrupt or a deadline, or for the sake of the others,
- * when one entry has taken more of the CPU than any honest peer can cause.  Then
- * it ends the connection that libcurl was entered for.  Where libcurl calls back
- * in between, it is told to come home by that, too.
+ * looks, while libcurl is entered, whether it should have come home long ago:
+ * because of an interrupt, or since one entry has taken more of the CPU than any
+ * honest peer can cause.  Then it ends the connection that libcurl was entered
+ * for.  Where libcurl calls back in between, it is told to come home by that, too.
  *
  * libcurl resolves names in threads, which inherit the signal mask of whoever
  * starts them: a handler of PostgreSQL's must not run in one.  So every signal
@@ -108,8 +107,12 @@
 /* Socket events handled before interrupts are looked at again */
 #define EVENTS_PER_ROUND 64
 
-/* No entry into libcurl may outlast an interrupt or a deadline by much more */
+/*
+ * No entry into libcurl may outlast an interrupt by much more, or take more of
+ * the CPU; or one for its timer
+ */
 #define LONGEST_ENTRY_MS 100
+#define LONGEST_TIMER_ENTRY_MS 1000
 
 /*
  * A libcurl older than 7.87 waits for its resolver thread when a handle is
@@ -147,6 +150,7 @@ typedef struct HttpPool
 	int			connect_failures;	/* since a request has left */
 	int64		settle_by;		/* new HTTP/2 connections are waited for until then */
 	int64		overdue_since;	/* when a deadline was first found passed, or 0 */
+	int64		next_deadline;	/* of a transfer, or earlier; or NO_TIMER */
 	int64		timer;			/* when libcurl wants to be called, or NO_TIMER */
 	int64		idle_since;		/* when the idle timeout was last set anew */
 	bool		signals_blocked;	/* by about_to_resolve(), until libcurl returns */
@@ -165,9 +169,6 @@ static volatile sig_atomic_t entered = false;
 static volatile int64 entered_at;
 static volatile curl_socket_t entered_for;
 static volatile uint32 entries = 0;
-
-/* When the first transfer's deadline is, or earlier; NO_TIMER: there is none */
-static volatile int64 next_deadline = NO_TIMER;
 
 /* --- signals --- */
 
@@ -189,33 +190,32 @@ restore_signals(const sigset_t *before)
 
 /* --- entries that last too long --- */
 
-/* Safe in a signal handler. */
+/* Is somebody waiting for libcurl to come home?  Safe in a signal handler. */
 static bool
 must_come_home(void)
 {
-	int64		now;
-
-	if (!entered)
-		return false;
-	now = sendkit_clock_now();
-	return now >= entered_at + LONGEST_ENTRY_MS &&
-		(InterruptPending || now >= next_deadline);
+	return entered && InterruptPending &&
+		sendkit_clock_now() >= entered_at + LONGEST_ENTRY_MS;
 }
 
 /*
- * Has libcurl been at work all the time since the last look, in one entry?  Safe
- * in a signal handler.  Time that others had of the CPU does not count.
+ * Has libcurl used more of the CPU in one entry than honest peers can cause?  For
+ * a socket there is one connection to be served, for the timer there may be many
+ * that shake hands.  Time that others had of the CPU does not count.  Safe in a
+ * signal handler.
  */
 static bool
 is_flooded(void)
 {
 	static uint32 looked_at = 0;
 	static int64 cpu_then;
+	int64		longest = entered_for == CURL_SOCKET_TIMEOUT ?
+		LONGEST_TIMER_ENTRY_MS : LONGEST_ENTRY_MS;
 
 	if (!entered)
 		return false;
 	if (looked_at == entries)
-		return sendkit_clock_cpu() >= cpu_then + LONGEST_ENTRY_MS;
+		return sendkit_clock_cpu() >= cpu_then + longest;
 	looked_at = entries;
 	cpu_then = sendkit_clock_cpu();
 	return false;
@@ -264,17 +264,20 @@ about_to_send(SendkitTransfer *transfer, bool http2)
  * wait till it has come home is let in when that takes long.
  */
 static bool
-check_must_come_home(void)
+check_must_come_home(int64 deadline)
 {
-	if (pool->signals_blocked &&
-		sendkit_clock_now() >= entered_at + LONGEST_ENTRY_MS)
+	int64		now = sendkit_clock_now();
+
+	if (!entered || now < entered_at + LONGEST_ENTRY_MS)
+		return false;
+	if (pool->signals_blocked)
 	{
 		sigset_t	blocked;
 
 		pthread_sigmask(SIG_SETMASK, &pool->signals_before, &blocked);
 		pthread_sigmask(SIG_SETMASK, &blocked, NULL);
 	}
-	return must_come_home();
+	return InterruptPending || now >= deadline;
 }
 
 /* CURLMOPT_SOCKETFUNCTION */
@@ -512,6 +515,7 @@ allocate_pool(const SendkitHttpEndpoint *endpoint)
 	dlist_init(&new_pool->active);
 	new_pool->sockets.epoll_fd = -1;
 	new_pool->timer = NO_TIMER;
+	new_pool->next_deadline = NO_TIMER;
 	new_pool->common.route = &new_pool->route;
 	new_pool->common.sockets = &new_pool->sockets;
 	new_pool->common.max_idle_s = IDLE_CLOSE_MS / 1000;
@@ -876,15 +880,15 @@ find_next_deadline(void)
 	SendkitTransfer *first = NULL;
 	dlist_iter	iter;
 
-	next_deadline = NO_TIMER;
+	pool->next_deadline = NO_TIMER;
 	dlist_foreach(iter, &pool->active)
 	{
 		SendkitTransfer *transfer = dlist_container(SendkitTransfer, node, iter.cur);
 		int64		deadline = sendkit_transfer_deadline(transfer);
 
-		if (deadline < next_deadline)
+		if (deadline < pool->next_deadline)
 		{
-			next_deadline = deadline;
+			pool->next_deadline = deadline;
 			first = transfer;
 		}
 	}
@@ -898,7 +902,7 @@ find_next_deadline(void)
 static bool
 is_long_overdue(int64 now)
 {
-	if (now < next_deadline)
+	if (now < pool->next_deadline)
 		pool->overdue_since = 0;
 	else if (pool->overdue_since == 0)
 		pool->overdue_since = now;
@@ -911,7 +915,7 @@ take_expired(int64 now, SendkitHttpResult *result)
 {
 	SendkitTransfer *transfer = find_next_deadline();
 
-	if (now < next_deadline)
+	if (now < pool->next_deadline)
 		return false;
 	sendkit_transfer_expire(transfer, result);
 	if (result->failure == SENDKIT_HTTP_NOT_CONNECTED)
@@ -1000,6 +1004,7 @@ sendkit_http_begin(const SendkitHttpEndpoint *endpoint, int concurrency)
 	pool->concurrency = concurrency;
 	pool->full_at = INT_MAX;
 	pool->connect_failures = 0;
+	pool->next_deadline = NO_TIMER;
 	pool->overdue_since = 0;
 	pool->settle_by = 0;
 	if (pool->route.plain || !sendkit_route_speaks_http2(&pool->route))
@@ -1034,7 +1039,7 @@ add_transfer(SendkitTransfer *transfer)
 	}
 	dlist_push_tail(&pool->active, &transfer->node);
 	pool->nactive++;
-	next_deadline = Min(next_deadline, sendkit_transfer_deadline(transfer));
+	pool->next_deadline = Min(pool->next_deadline, sendkit_transfer_deadline(transfer));
 }
 
 /*
@@ -1137,7 +1142,7 @@ sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result, bool *woken)
 			/* for a flood it is always due: the others have their turn, too */
 			(void) run_sockets();
 		}
-		else if (next_deadline <= now)
+		else if (pool->next_deadline <= now)
 		{
 			/* what has arrived comes first */
 			if (!run_sockets() && take_expired(now, result))
@@ -1147,7 +1152,7 @@ sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result, bool *woken)
 			return false;
 		else
 		{
-			int64		until = Min(Min(pool->timer, next_deadline), give_up);
+			int64		until = Min(Min(pool->timer, pool->next_deadline), give_up);
 
 			if (!had_room && !is_settled())
 				until = Min(until, pool->settle_by);
@@ -1196,7 +1201,6 @@ sendkit_http_end(void)
 		abandon_pool();
 	else if (pool)
 		leave_pool();
-	next_deadline = NO_TIMER;
 	in_use = false;
 	arm_idle_timeout();
 }

@@ -216,7 +216,7 @@ on_progress(void *arg, curl_off_t dltotal pg_attribute_unused(),
 {
 	SendkitTransfer *transfer = (SendkitTransfer *) arg;
 
-	if (!transfer->common->must_come_home())
+	if (!transfer->common->must_come_home(sendkit_transfer_deadline(transfer)))
 		return 0;
 	transfer->trouble = SENDKIT_TROUBLE_INTERRUPTED;
 	return 1;

@@ -60,8 +60,8 @@ typedef struct SendkitTransferCommon
 	void		(*about_to_resolve) (void);
 	/* ... the request leaves, by this protocol (CURL_HTTP_VERSION_...), ... */
 	void		(*about_to_send) (struct SendkitTransfer *transfer, bool http2);
-	/* ... must libcurl come home, whatever a peer sends? */
-	bool		(*must_come_home) (void);
+	/* ... must libcurl leave one with that deadline, whatever a peer sends? */
+	bool		(*must_come_home) (int64 deadline);
 } SendkitTransferCommon;
 
 typedef struct SendkitTransfer

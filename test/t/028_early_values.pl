@@ -25,7 +25,7 @@ append_to_file($key_file, "$KEY\n");
 chmod 0600, $key_file;
 
 # The administrator's: the stand-in, a pinned authority, a proxy, a key's file
-my $node = start_node($api, listener => 'https',
+my $node = start_node($api, listener => 'https', deliver => 1,
 	conf => "sendkit.max_retries = 0\n"
 	  . "sendkit.proxy = 'http://127.0.0.1:" . $api->port('proxy') . "'\n"
 	  . "sendkit.platform_key_file = '$key_file'\n");
