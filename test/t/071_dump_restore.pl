@@ -213,7 +213,7 @@ my $upgraded = PostgreSQL::Test::Cluster->new('upgraded');
 $upgraded->init;
 # as that of the original, except for the port
 $upgraded->append_conf('postgresql.conf',
-	"log_statement = none\nsendkit.base_url = '" . $api->url('http') . "'\n$conf");
+	"log_statement = none\nsendkit.auto_deliver = off\nsendkit.base_url = '" . $api->url('http') . "'\n$conf");
 my $bin = $origin->safe_psql('postgres', "SELECT setting FROM pg_config WHERE name = 'BINDIR'");
 $origin->safe_psql('postgres', 'DROP DATABASE copy');
 $other->stop;

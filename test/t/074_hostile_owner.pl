@@ -146,7 +146,8 @@ foreach my $way (sort keys %ways)
 	$dropper->send('DROP TABLE keys.sendkit_revocation, keys.bait');
 	wait_for_lock($dropper);
 	$caller->send($ways{$way});
-	wait_for_lock($caller);
+	# the procedure tries again and again instead
+	$way eq 'process' ? sleep 1 : wait_for_lock($caller);
 	is($mallory->query('ALTER SCHEMA keys RENAME TO stolen; ALTER SCHEMA decoy RENAME TO keys')->{sqlstate},
 		'00000', "$way: the decoy takes its place");
 	$holder->query('COMMIT');

@@ -237,7 +237,7 @@ is_same(catalogs($node, 'other'), $same, 'two new installations are the same');
 foreach my $difference (
 	'GRANT EXECUTE ON FUNCTION keys.sendkit_delete_api_key(text, text) TO PUBLIC',
 	"COMMENT ON COLUMN keys.sendkit_revocation.state IS 'else'",
-	'ALTER FUNCTION keys.sendkit_retry_revocations(bigint[]) RESET search_path',
+	'ALTER FUNCTION keys.sendkit_retry_revocations(bigint[]) COST 7',
 	'ALTER TABLE keys.sendkit_revocation ALTER COLUMN message SET NOT NULL',
 	'ALTER TABLE keys.sendkit_revocation RESET (fillfactor)',
 	'ALTER EXTENSION sendkit DROP FUNCTION keys.sendkit_retry_revocations(bigint[])',
