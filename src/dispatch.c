@@ -618,10 +618,18 @@ next_deletion(SendkitDispatcher *dispatcher, int64 timeout_ms, bool *woken)
 	for (;;)
 	{
 		int64		now = sendkit_clock_now();
-		int64		wake = start_deletions(dispatcher, now);
-		SendkitDeletion *deletion = take_finished(dispatcher);
+		int64		wake;
+		SendkitDeletion *deletion;
 		SendkitHttpResult result;
 
+		/* the caller's to prepare for: it would be served on the way */
+		if (woken && InterruptPending)
+		{
+			*woken = true;
+			return take_finished(dispatcher);
+		}
+		wake = start_deletions(dispatcher, now);
+		deletion = take_finished(dispatcher);
 		if (deletion || dispatcher->seated == 0 || now >= give_up_at)
 			return deletion;
 		wake = Min(wake, Min(give_up_at, give_up_all_at(dispatcher)));

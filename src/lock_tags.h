@@ -21,6 +21,7 @@ typedef enum SendkitLockClass
 {
 	SENDKIT_LOCK_RUN = 0x5E01,	/* by the run's token: it lives */
 	SENDKIT_LOCK_WORKER = 0x5E02,	/* by 0: this database has its worker */
+	SENDKIT_LOCK_DEAF = 0x5E03, /* by 0: which need not be woken now */
 } SendkitLockClass;
 
 /* Fills in the tag of a lock in this database.  Cannot raise. */

@@ -670,26 +670,41 @@ gather_answers(Run *run)
 {
 	while (!dlist_is_empty(&run->under_way) && !heed_wish(run))
 	{
-		int64		left = books_due(run) - sendkit_clock_now();
+		int64		left;
 		SendkitDeletion *deletion;
 		bool		woken;
 
+		/* what was committed while we did not listen is to be looked for */
+		if (run->deliverer->listen && run->deliverer->listen(may_claim(run)))
+			run->look_at = 0;
+		left = books_due(run) - sendkit_clock_now();
 		if (left <= 0)
 			return;
 		deletion = sendkit_dispatcher_next_unless_woken(run->dispatcher,
 														Min(left, WISH_INTERVAL_MS), &woken);
 		if (deletion)
 			take_answer(run, deletion);
-		else if (woken)
-			run->look_at = 0;
+		if (!woken)
+			continue;
+		run->look_at = 0;
+		if (!ProcDiePending)
+			CHECK_FOR_INTERRUPTS();
 	}
+}
+
+static bool
+is_done(Run *run)
+{
+	return dlist_is_empty(&run->under_way) && dlist_is_empty(&run->answered) &&
+		dlist_is_empty(&run->locked) &&
+		(run->stop_claiming || (run->exhausted && run->shut_since == 0));
 }
 
 /* Nothing is under way; what is to be settled is locked. */
 static void
 await_books(Run *run)
 {
-	while (dlist_is_empty(&run->under_way) && !heed_wish(run))
+	while (dlist_is_empty(&run->under_way) && !is_done(run) && !heed_wish(run))
 	{
 		int64		due = books_due(run);
 		int64		left = due - sendkit_clock_now();
@@ -704,24 +719,16 @@ await_books(Run *run)
 	}
 }
 
-static bool
-is_done(Run *run)
-{
-	return dlist_is_empty(&run->under_way) && dlist_is_empty(&run->answered) &&
-		dlist_is_empty(&run->locked) &&
-		(run->stop_claiming || (run->exhausted && run->shut_since == 0));
-}
-
 static void
 deliver(Run *run)
 {
-	do
+	/* an interrupt is not served before what it would lose has been saved */
+	while (!heed_wish(run) && !is_done(run))
 	{
 		keep_books(run);
 		gather_answers(run);
-		if (!run->delivery->stopped && !is_done(run))
-			await_books(run);
-	} while (!run->delivery->stopped && !is_done(run));
+		await_books(run);
+	}
 }
 
 /* --- saving what is known --- */

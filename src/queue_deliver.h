@@ -29,6 +29,12 @@ typedef struct SendkitDeliverer
 	/* Asked several times a second, in a transaction; may be NULL */
 	SendkitWish (*wish) (void);
 
+	/*
+	 * Is told whether it would be of use to be woken when more becomes due.
+	 * Returns whether that has just become so.  May be NULL.
+	 */
+	bool		(*listen) (bool listening);
+
 	bool		once;			/* try no row twice */
 	int64		claim_until;	/* requested later, by GetCurrentTimestamp():
 								 * left to others */

@@ -420,6 +420,7 @@ deliver(Oid extension)
 		.commit = commit_and_begin,
 		.rollback = roll_back_and_begin,
 		.wish = wish,
+		.listen = sendkit_worker_listen,
 		.once = false,
 		.claim_until = DT_NOEND,
 	};
@@ -459,6 +460,8 @@ do_round(void)
 {
 	Prospect	prospect;
 
+	/* before the look, so that nothing is missed */
+	(void) sendkit_worker_listen(true);
 	begin_transaction();
 	look(&prospect);
 
@@ -522,6 +525,9 @@ await_round(void)
 
 		if (now >= until)
 			return;
+		/* once is enough */
+		if (woken)
+			(void) sendkit_worker_listen(false);
 		if (WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					  Min(until - now, WAY_INTERVAL_MS),
 					  sendkit_worker_wait_event()) & WL_LATCH_SET)

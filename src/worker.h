@@ -46,6 +46,13 @@ extern bool sendkit_worker_start(Oid database, SendkitErrand errand,
 extern bool sendkit_worker_take_place(Oid database);
 extern void sendkit_worker_leave_place(Oid database);
 
+/*
+ * Tells those that commit whether the worker of this database, which is the
+ * caller, wants to be woken; it does at first.  Who begins to listen must look
+ * at the queue then.  Returns whether that has just begun.  Needs no transaction.
+ */
+extern bool sendkit_worker_listen(bool listening);
+
 /* Does any process hold the place?  Cannot raise an error. */
 extern bool sendkit_worker_is_there(Oid database);
 

@@ -11,6 +11,9 @@
  * latch of the one it finds.  What has been found is kept by the session, and
  * checked before it is used again.
  *
+ * A worker that cannot take more now, with all requests hanging or in trouble,
+ * says so by another lock, lest thousands of commits a second wake it in vain.
+ *
  * All that happens right after the commit, when the row is visible to others,
  * and an error would be a panic: nothing there allocates memory or raises.  No
  * wake-up is lost: who finds the lock held sets the latch of a worker that will
@@ -77,6 +80,40 @@ sendkit_worker_leave_place(Oid database)
 
 	place_tag(&tag, database);
 	LockRelease(&tag, ExclusiveLock, true);
+}
+
+bool
+sendkit_worker_listen(bool listening)
+{
+	static bool deaf = false;
+	LOCKTAG		tag;
+
+	if (listening != deaf)
+		return false;
+	sendkit_lock_tag(&tag, SENDKIT_LOCK_DEAF, 0);
+	if (listening)
+		LockRelease(&tag, ExclusiveLock, true);
+	else if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	deaf = !listening;
+	return listening;
+}
+
+static bool
+is_deaf(PGPROC *proc)
+{
+	LOCKTAG		tag;
+	uint32		hash;
+	LWLock	   *partition;
+	bool		deaf;
+
+	sendkit_lock_tag(&tag, SENDKIT_LOCK_DEAF, 0);
+	hash = LockTagHashCode(&tag);
+	partition = LockHashPartitionLock(hash);
+	LWLockAcquire(partition, LW_SHARED);
+	deaf = sendkit_proc_holds_lock(proc, &tag, hash);
+	LWLockRelease(partition);
+	return deaf;
 }
 
 /* Returns the process that holds a database's place, or NULL. */
@@ -153,7 +190,8 @@ wake_or_start_worker(void)
 	known_worker = find_worker(MyDatabaseId);
 	if (known_worker)
 	{
-		SetLatch(&known_worker->procLatch);
+		if (!is_deaf(known_worker))
+			SetLatch(&known_worker->procLatch);
 		return;
 	}
 	if (start_is_pending())
