@@ -16,6 +16,7 @@ import first_call
 import interrupts
 import one_call
 import revocations
+import workers
 from pq import Session
 from server import HERE, Nginx
 from stats import table
@@ -25,7 +26,8 @@ PARTS = {"one_call": one_call.measure,
          "endurance": endurance.measure,
          "interrupts": interrupts.measure,
          "bulk": bulk.measure,
-         "revocations": revocations.measure}
+         "revocations": revocations.measure,
+         "workers": workers.measure}
 
 
 class Context:
@@ -99,6 +101,8 @@ def main():
     unknown = [name for name in chosen if name not in PARTS]
     if unknown:
         raise SystemExit(f"no such part: {' '.join(unknown)}; there are: {' '.join(PARTS)}")
+    # nobody delivers but who is asked to
+    os.environ["PGOPTIONS"] = "-c sendkit.auto_deliver=off"
     context = Context(sys.argv[1])
     try:
         with Session() as session:
