@@ -7,6 +7,7 @@ MODULE_big = sendkit
 OBJS = \
 	src/api.o \
 	src/check.o \
+	src/check_credential.o \
 	src/check_queue.o \
 	src/check_way.o \
 	src/clock.o \

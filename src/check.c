@@ -26,7 +26,6 @@
 #include "utils/resowner.h"
 
 #include "check.h"
-#include "credential.h"
 #include "extension.h"
 #include "guc.h"
 #include "home.h"
@@ -86,49 +85,6 @@ check_settings(SendkitCheck *check, StringInfo detail)
 	return SENDKIT_STEP_RIGHT;
 }
 
-/* --- the credential --- */
-
-static const char *
-name_source(const SendkitCredential *credential)
-{
-	switch (credential->source)
-	{
-		case SENDKIT_KEY_OF_ARGUMENT:
-			break;
-		case SENDKIT_KEY_OF_ROLE:
-			return "its own user mapping";
-		case SENDKIT_KEY_OF_PUBLIC:
-			return "PUBLIC's user mapping";
-		case SENDKIT_KEY_OF_FILE:
-			return "the file that sendkit.platform_key_file names";
-	}
-	return "an argument";
-}
-
-static SendkitStepResult
-check_credential(SendkitCheck *check, StringInfo detail)
-{
-	SendkitCredential credential;
-	volatile bool is_platform_key = false;
-
-	PG_TRY();
-	{
-		sendkit_credential_find(&credential, check->extension);
-		is_platform_key = sendkit_platform_key_is_likely(credential.key);
-	}
-	PG_FINALLY();
-	{
-		explicit_bzero(credential.key, sizeof(credential.key));
-	}
-	PG_END_TRY();
-
-	appendStringInfo(detail, "role \"%s\" uses the key in %s",
-					 GetUserNameFromId(GetUserId(), false), name_source(&credential));
-	if (!is_platform_key)
-		appendStringInfoString(detail, ", which the API is likely to reject: platform keys begin with \"sk_user_\"");
-	return is_platform_key ? SENDKIT_STEP_RIGHT : SENDKIT_STEP_WRONG;
-}
-
 /* --- is this the original? --- */
 
 static SendkitStepResult
@@ -155,7 +111,7 @@ typedef struct Step
 /* Names and order are documented: see the README. */
 static const Step steps[] = {
 	{"settings", check_settings},
-	{"credential", check_credential},
+	{"credential", sendkit_check_credential},
 	{"home", check_home},
 	{"name", sendkit_check_name},
 	{"connection", sendkit_check_connection},

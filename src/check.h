@@ -40,6 +40,12 @@ typedef struct SendkitCheck
  */
 typedef SendkitStepResult (*SendkitStep) (SendkitCheck *check, StringInfo detail);
 
+/* The stored key (check_credential.c) */
+extern SendkitStepResult sendkit_check_credential(SendkitCheck *check, StringInfo detail);
+
+/* The same for any role, as a part of another step */
+extern SendkitStepResult sendkit_check_key_of(SendkitCheck *check, Oid role, StringInfo detail);
+
 /* The way over the network (check_way.c), in this order */
 extern SendkitStepResult sendkit_check_name(SendkitCheck *check, StringInfo detail);
 extern SendkitStepResult sendkit_check_connection(SendkitCheck *check, StringInfo detail);

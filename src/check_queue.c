@@ -37,6 +37,7 @@
 #include "home.h"
 #include "queue.h"
 #include "queue_table.h"
+#include "worker.h"
 
 /* How many revocations are in which state */
 typedef struct QueueCounts
@@ -212,17 +213,35 @@ append_cron_job(StringInfo detail)
 	return found;
 }
 
+/* Workers deliver: who they are, and whether they can. */
+static SendkitStepResult
+check_workers(SendkitCheck *check, StringInfo detail)
+{
+	SendkitStepResult result;
+
+	appendStringInfoString(detail, "background workers: ");
+	result = sendkit_check_key_of(check, sendkit_worker_runs_as(check->extension), detail);
+	appendStringInfoString(detail, sendkit_worker_is_there(MyDatabaseId) ?
+						   "; one is there" : "; none is there now");
+	if (!sendkit_worker_has_launcher())
+		appendStringInfoString(detail, "; they start with a commit that queues something, "
+							   "and without sendkit in shared_preload_libraries not by themselves");
+	return result;
+}
+
 SendkitStepResult
-sendkit_check_delivery(SendkitCheck *check pg_attribute_unused(), StringInfo detail)
+sendkit_check_delivery(SendkitCheck *check, StringInfo detail)
 {
 	if (RecoveryInProgress())
 	{
 		appendStringInfoString(detail, "this is a standby: nothing is delivered here");
 		return SENDKIT_STEP_RIGHT;
 	}
+	if (sendkit_auto_deliver)
+		return check_workers(check, detail);
 	if (append_cron_job(detail))
 		return SENDKIT_STEP_RIGHT;
-	appendStringInfoString(detail, "whoever calls sendkit_process_revocations(): there is no job of pg_cron in this database that does");
+	appendStringInfoString(detail, "whoever calls sendkit_process_revocations(): sendkit.auto_deliver is off, and no job of pg_cron in this database does");
 	return SENDKIT_STEP_UNKNOWN;
 }
 

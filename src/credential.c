@@ -70,10 +70,10 @@ sendkit_credential_take(SendkitCredential *credential, text *argument)
 /* --- in a user mapping --- */
 
 static bool
-find_in_mapping(SendkitCredential *credential)
+find_in_mapping(SendkitCredential *credential, Oid role)
 {
 	SendkitStoredKey stored;
-	bool		found = sendkit_user_mapping_find(GetUserId(), &stored);
+	bool		found = sendkit_user_mapping_find(role, &stored);
 
 	if (found)
 	{
@@ -187,24 +187,24 @@ find_in_file(SendkitCredential *credential)
 
 /* The hint lists the ways to give a key: keep it in line with the README. */
 static void
-report_no_key(void)
+report_no_key(Oid role)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 			 errmsg("no platform key found for role \"%s\"",
-					GetUserNameFromId(GetUserId(), false)),
+					GetUserNameFromId(role, false)),
 			 errhint("Store one for the role with sendkit_store_platform_key(), "
 					 "set \"sendkit.platform_key_file\" in postgresql.conf, "
 					 "or give the key as the argument \"platform_key\".")));
 }
 
 void
-sendkit_credential_find(SendkitCredential *credential, Oid extension)
+sendkit_credential_find(SendkitCredential *credential, Oid extension, Oid role)
 {
-	bool		in_mapping = find_in_mapping(credential);
+	bool		in_mapping = find_in_mapping(credential, role);
 
 	if (!in_mapping && sendkit_platform_key_file[0] == '\0')
-		report_no_key();
+		report_no_key(role);
 	sendkit_home_check(extension);
 	if (!in_mapping)
 		find_in_file(credential);

@@ -225,7 +225,7 @@ find_key(Call *call)
 		sendkit_credential_take(&call->credential, argument);
 	else
 		sendkit_credential_find(&call->credential,
-								sendkit_extension_of(call->fcinfo->flinfo->fn_oid));
+								sendkit_extension_of(call->fcinfo->flinfo->fn_oid), GetUserId());
 }
 
 /* --- the kind of key --- */

@@ -343,7 +343,7 @@ renew_key(Run *run)
 {
 	bool		changed;
 
-	sendkit_credential_find(&run->latest, run->extension);
+	sendkit_credential_find(&run->latest, run->extension, GetUserId());
 	changed = strcmp(run->latest.key, run->credential.key) != 0;
 	if (changed)
 	{
@@ -869,7 +869,7 @@ sendkit_deliver(Oid extension, const SendkitDeliverer *deliverer, SendkitDeliver
 	PG_TRY();
 	{
 		sendkit_text_init(&run.converter);
-		sendkit_credential_find(&run.credential, extension);
+		sendkit_credential_find(&run.credential, extension, GetUserId());
 		run.dispatcher = sendkit_dispatcher_begin(&run.converter, run.credential.key,
 												  sendkit_max_concurrency,
 												  sendkit_request_timeout);

@@ -299,8 +299,12 @@ roll_back_and_begin(void)
 
 /* --- a round --- */
 
-static Oid
-role_to_be(Oid extension)
+/*
+ * Returns the role that workers of this database run as.  Raises 42704 if a
+ * setting names one that does not exist.
+ */
+Oid
+sendkit_worker_runs_as(Oid extension)
 {
 	Oid			role;
 
@@ -339,7 +343,7 @@ look(Prospect *prospect)
 	prospect->extension = get_extension_oid("sendkit", true);
 	if (!OidIsValid(prospect->extension))
 		return;
-	worker.role = role_to_be(prospect->extension);
+	worker.role = sendkit_worker_runs_as(prospect->extension);
 	become_role();
 
 	queue = sendkit_queue_open(prospect->extension, false);

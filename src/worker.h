@@ -22,6 +22,11 @@ extern void sendkit_worker_note_enqueued(void);
 /* Registers the launcher, if the library is being preloaded.  For _PG_init(). */
 extern void sendkit_worker_init(void);
 
+/* Was it registered?  Cannot raise an error. */
+extern bool sendkit_worker_has_launcher(void);
+
+extern Oid	sendkit_worker_runs_as(Oid extension);
+
 /* --- for workers --- */
 
 /* Why a worker was started, in the first byte of its bgw_extra */

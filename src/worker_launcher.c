@@ -158,6 +158,15 @@ sendkit_launcher_main(Datum unused pg_attribute_unused())
 	}
 }
 
+/* Set in the postmaster, and known to all that it starts */
+static bool has_launcher = false;
+
+bool
+sendkit_worker_has_launcher(void)
+{
+	return has_launcher;
+}
+
 void
 sendkit_worker_init(void)
 {
@@ -174,4 +183,5 @@ sendkit_worker_init(void)
 	strlcpy(launcher.bgw_name, "sendkit launcher", sizeof(launcher.bgw_name));
 	strlcpy(launcher.bgw_type, "sendkit launcher", sizeof(launcher.bgw_type));
 	RegisterBackgroundWorker(&launcher);
+	has_launcher = true;
 }

@@ -202,6 +202,26 @@ like(credential(role => 'monitor', set => {}), qr/^t role "monitor" uses the key
 ends_at(check(role => 'monitor'), '', undef, 'a member of pg_monitor may check');
 like(check(role => 'clerk')->{error}, qr/permission denied for function sendkit_check/, 'others may not');
 
+# --- who delivers ---
+
+is(check()->{delivery}{ok}, '', 'whether somebody calls the procedure cannot be told');
+my $workers = check(set => { auto_deliver => 'on' })->{delivery};
+is($workers->{ok}, 't', 'workers deliver');
+like($workers->{detail}, qr/^background workers: role "\S+" uses the key in PUBLIC's user mapping; none is there now; they start with a commit/,
+	'... as whom, and when');
+$node->safe_psql('postgres', 'CREATE ROLE deliverer; GRANT EXECUTE ON FUNCTION sendkit_check TO deliverer');
+$node->append_conf('postgresql.conf', "sendkit.worker_role = 'deliverer'\nsendkit.auto_deliver = on\nshared_preload_libraries = 'sendkit'\n");
+$node->restart;
+$workers = check()->{delivery};
+like($workers->{detail}, qr/^background workers: role "deliverer" uses the key in PUBLIC's user mapping; none is there now$/,
+	'... as another role, with a launcher');
+$node->safe_psql('postgres', 'ALTER ROLE deliverer RENAME TO gone');
+$workers = check()->{delivery};
+is($workers->{ok}, 'f', 'a role that is missing');
+like($workers->{detail}, qr/role "deliverer" does not exist/, '... is named');
+$node->append_conf('postgresql.conf', "sendkit.worker_role = ''\nsendkit.auto_deliver = off\nshared_preload_libraries = ''\n");
+$node->restart;
+
 # --- the queue ---
 
 $node->safe_psql('postgres', <<'SQL');

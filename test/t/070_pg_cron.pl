@@ -141,6 +141,16 @@ like(run_jobs(undef, "DELETE FROM sendkit_revocation WHERE state = 'done' AND fi
 	qr/^succeeded: DELETE 40/, 'a job removes what was done long ago');
 is(states(), 'failed 1, done 120', 'and nothing else');
 
+# A check tells of a job, but not what else is in its command.
+my $delivery = "SET sendkit.auto_deliver = off; SET sendkit.base_url = 'http://127.0.0.1:1';"
+  . " SELECT ok, detail FROM sendkit_check() WHERE step = 'delivery'";
+like(sql($delivery), qr/^\|whoever calls/, 'a check finds no job');
+sql("SET ROLE revoker; SELECT cron.schedule('for the check', '0 3 * * *', '$CALL -- hush')");
+is(sql($delivery), 't|pg_cron, "0 3 * * *", as role "revoker"', '... and then one');
+sql("UPDATE cron.job SET active = false WHERE jobname = 'for the check'");
+like(sql($delivery), qr/^\|whoever calls/, '... and none that is switched off');
+sql("SET ROLE revoker; SELECT cron.unschedule('for the check')");
+
 # Again and again
 SKIP:
 {
