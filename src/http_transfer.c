@@ -163,7 +163,8 @@ may_go_on(SendkitTransfer *transfer)
 	if (transfer->stage < SENDKIT_STAGE_SENT)
 		return true;
 	if (transfer->trouble == SENDKIT_TROUBLE_NONE)
-		transfer->trouble = sendkit_curl_has_rtsp() && transfer->error[0] == '\0' ?
+		transfer->trouble = sendkit_curl_has_rtsp() && sendkit_curl_keeps_error() &&
+			transfer->error[0] == '\0' ?
 			SENDKIT_TROUBLE_REFUSED : SENDKIT_TROUBLE_LOST;
 	return false;
 }
