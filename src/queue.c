@@ -45,6 +45,9 @@
 /* Time spent on reading from the front, as a part of all time */
 #define RESCAN_SHARE 10
 
+/* A row that cannot be claimed is left alone for so long */
+#define PASS_OVER_S 60
+
 /* --- runs --- */
 
 static void
@@ -266,6 +269,13 @@ sendkit_queue_claim(SendkitQueue *queue, SendkitRun *run, int limit,
 			break;
 	}
 	return count;
+}
+
+void
+sendkit_queue_pass_over(SendkitRun *run)
+{
+	run->rescan_at = GetCurrentTimestamp() + PASS_OVER_S * USECS_PER_SEC;
+	run->unsure = true;
 }
 
 /* --- settling --- */

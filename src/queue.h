@@ -100,6 +100,12 @@ typedef struct SendkitRevocation
 extern int	sendkit_queue_claim(SendkitQueue *queue, SendkitRun *run, int limit,
 								SendkitRevocation **revocations);
 
+/*
+ * After an error while claiming one row, and the rollback: goes on behind that
+ * row, and does not begin at the front again for a while.  Cannot raise.
+ */
+extern void sendkit_queue_pass_over(SendkitRun *run);
+
 /* What becomes of a claimed row */
 typedef enum SendkitFate
 {

@@ -65,6 +65,9 @@
 /* Backoff between attempts: from 1 s up to 1 h */
 #define MAX_BACKOFF_S 3600.0
 
+/* Not one row but something else is the matter if so many cannot be claimed */
+#define MAX_UNCLAIMED 20
+
 /* So many first attempts without a key may be chance */
 #define FEW_ABSENT 5
 
@@ -90,6 +93,7 @@ typedef struct Run
 	const SendkitDeliverer *deliverer;
 	SendkitDelivery *delivery;
 	SendkitRun	token;
+	SendkitRun	token_before;	/* the last claim */
 	MemoryContext context;
 	SendkitTextConverter converter;
 	SendkitCredential credential;
@@ -113,6 +117,8 @@ typedef struct Run
 
 	bool		stop_claiming;
 	bool		exhausted;		/* the last look has found nothing to claim */
+	bool		claiming;		/* now */
+	bool		careful;		/* row by row, since one cannot be claimed */
 } Run;
 
 /* --- what becomes of a row --- */
@@ -387,13 +393,17 @@ static void
 claim_more(Run *run, SendkitQueue *queue)
 {
 	SendkitRevocation *revocations;
-	int			limit = Min(sendkit_batch_size, 2 * sendkit_max_concurrency);
+	int			limit = run->careful ? 1 :
+		Min(sendkit_batch_size, 2 * sendkit_max_concurrency);
 	int			count;
 	bool		late = true;
 	MemoryContext old;
 
 	renew_key(run);
+	run->token_before = run->token;
+	run->claiming = true;
 	count = sendkit_queue_claim(queue, &run->token, limit, &revocations);
+	run->claiming = false;
 	old = MemoryContextSwitchTo(run->context);
 	for (int i = 0; i < count; i++)
 	{
@@ -545,6 +555,30 @@ settle_one_by_one(Run *run)
 	return any;
 }
 
+/*
+ * Claiming has failed, which may concern one row only: goes on row by row, and
+ * past it.  Returns false if it was not for claiming.
+ */
+static bool
+pass_over(Run *run, const ErrorData *error)
+{
+	if (!run->claiming)
+		return false;
+	run->claiming = false;
+	run->exhausted = false;
+	run->look_at = 0;
+	if (!run->careful)
+	{
+		run->careful = true;
+		run->token = run->token_before;
+		return true;
+	}
+	sendkit_queue_pass_over(&run->token);
+	run->delivery->unclaimed++;
+	strlcpy(run->delivery->trouble, error->message, sizeof(run->delivery->trouble));
+	return run->delivery->unclaimed < MAX_UNCLAIMED;
+}
+
 static bool
 is_interrupt(const ErrorData *error)
 {
@@ -570,7 +604,8 @@ keep_books(Run *run)
 		ErrorData  *error = take_error(run);
 
 		roll_back_books(run);
-		if (is_interrupt(error) || !settle_one_by_one(run))
+		if (is_interrupt(error) ||
+			(!pass_over(run, error) && !settle_one_by_one(run)))
 			ReThrowError(error);
 		FreeErrorData(error);
 	}
@@ -897,6 +932,16 @@ sendkit_delivery_warn_absent(const SendkitDelivery *delivery)
 					delivery->first_attempts),
 			 errdetail("Their revocations are done. A wrong column, a wrong \"sendkit.base_url\" or a key of another account looks like that."),
 			 errhint("Look at a workspace_id in sendkit_revocation, and whether the API knows it.")));
+}
+
+void
+sendkit_delivery_warn_unclaimed(const SendkitDelivery *delivery)
+{
+	if (delivery->unclaimed > 0)
+		ereport(WARNING,
+				(errmsg_plural("%d revocation could not be claimed: %s",
+							   "%d revocations could not be claimed; the last one: %s",
+							   delivery->unclaimed, delivery->unclaimed, delivery->trouble)));
 }
 
 void

@@ -52,7 +52,9 @@ typedef struct SendkitDelivery
 	int			first_attempts;
 	int			first_absent;	/* of these, the API knew of no key */
 	int			abandoned;		/* their rows could not be settled */
-	char		trouble[256];	/* message of the last one put off or refused */
+	int			unclaimed;		/* their rows could not be claimed */
+	char		trouble[256];	/* message of the last one put off, refused or
+								 * unclaimed */
 } SendkitDelivery;
 
 /*
@@ -71,6 +73,9 @@ extern void sendkit_deliver(Oid extension, const SendkitDeliverer *deliverer,
  * first attempts, and more than a few, found no key.
  */
 extern void sendkit_delivery_warn_absent(const SendkitDelivery *delivery);
+
+/* Warns if there were revocations that could not be claimed. */
+extern void sendkit_delivery_warn_unclaimed(const SendkitDelivery *delivery);
 
 /* Warns that so many revocations, or more, are overdue. */
 extern void sendkit_delivery_warn_overdue(int overdue, bool or_more);

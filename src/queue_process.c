@@ -148,6 +148,7 @@ sendkit_process_revocations(PG_FUNCTION_ARGS)
 	/* what has stopped it */
 	CHECK_FOR_INTERRUPTS();
 	sendkit_delivery_warn_absent(&delivery);
+	sendkit_delivery_warn_unclaimed(&delivery);
 	warn_overdue(extension);
 	if (delivery.key_refused)
 		report_refused_key(&delivery);

@@ -443,6 +443,8 @@ deliver(Oid extension)
 		sendkit_delivery_warn_absent(&delivery);
 	if (delivery.key_refused)
 		complain_of_key(&delivery);
+	if (delivery.unclaimed > 0 && may_complain(&worker.failing))
+		sendkit_delivery_warn_unclaimed(&delivery);
 
 	if (delivery.shut_out_ms > 0)
 		sleep_for(Min(delivery.shut_out_ms, MAX_SHUT_OUT_MS), 0);

@@ -288,7 +288,19 @@ pass('with another key all is delivered');
 	wait_for_row('healthy-3', 'done 1 deleted', '... nor later ones');
 	cmp_ok(scalar @{ $api->requests(id => 'poison') }, '<', 5, '... and is not sent without an end');
 	$sql->query('ALTER TABLE sendkit_revocation DROP CONSTRAINT sendkit_revocation_check');
+	ask('antidote');
 	wait_until(sub { row('poison') =~ /^done/ }, 'it is settled in the end');
+
+	reset_all();
+	$sql->query("ALTER TABLE sendkit_revocation ADD CHECK (workspace_id <> 'poison' OR state <> 'sending')");
+	ask('sound-1', 'poison', 'sound-2');
+	wait_for_row("sound-$_", 'done 1 deleted', 'one that cannot be claimed does not keep the others') for 1, 2;
+	ask('sound-3');
+	wait_for_row('sound-3', 'done 1 deleted', '... nor later ones');
+	cmp_ok(scalar log_lines('could not be claimed'), '<=', 1, '... and is told once at most');
+	$sql->query('ALTER TABLE sendkit_revocation DROP CONSTRAINT sendkit_revocation_check');
+	ask('antidote');
+	wait_for_row('poison', 'done 1 deleted', 'when it can be, it is delivered');
 }
 
 # --- no room --------------------------------------------------------------------------------------
