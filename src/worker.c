@@ -20,9 +20,9 @@
  * It must be in nobody's way.  Who is to drop, rename, move or copy the database
  * locks it and waits some seconds for all sessions to end.  So we look several
  * times a second whether a new session could still lock the database, whatever
- * else we do, and leave if not.  A successor is left behind that holds the place,
- * waits for the lock to be released without a session in the database, and only
- * then connects, if the database is still there.
+ * else we do, and leave if not.  If there is still something to do, a successor
+ * is left behind that holds the place, waits for the lock to be released without a
+ * session in the database, and only then connects, if the database is still there.
  *
  * It connects as the bootstrap superuser, since only then it can find out whose
  * rights it is to have.  From there on each transaction runs as that role, in a
@@ -552,12 +552,11 @@ await_round(void)
 }
 
 /*
- * Having let go of its place, does the worker have to take it again?  If there
- * is something to do, which may have been committed when the place was still
- * held, and no other worker has come.
+ * Having let go of its place, does the worker leave something to do, which may
+ * have been committed when the place was still held?  When in doubt, it does.
  */
 static bool
-has_to_return(void)
+is_something_left(void)
 {
 	volatile bool something = true;
 
@@ -573,12 +572,11 @@ has_to_return(void)
 	}
 	PG_CATCH();
 	{
-		/* the next round will tell */
 		FlushErrorState();
 		AbortCurrentTransaction();
 	}
 	PG_END_TRY();
-	return something && sendkit_worker_take_place(worker.database);
+	return something;
 }
 
 static void
@@ -595,9 +593,10 @@ work(void)
 		}
 		worker.idle_since = 0;
 		sendkit_worker_leave_place(worker.database);
-	} while (worker.ending == LEAVING && !ProcDiePending && has_to_return());
+	} while (worker.ending == LEAVING && !ProcDiePending && is_something_left() &&
+			 sendkit_worker_take_place(worker.database));
 
-	if (worker.ending == MAKING_WAY)
+	if (worker.ending == MAKING_WAY && (ProcDiePending || is_something_left()))
 		(void) sendkit_worker_start(worker.database, SENDKIT_ERRAND_DELIVER, NULL);
 }
 

@@ -58,6 +58,11 @@ sub is_allowed
 {
 	my ($name, $statement) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	# (a successor that is just connecting would find the database gone, and say so)
+	sleep 0.5;
+	wait_until(sub { $sql->value("SELECT count(*) FROM pg_locks l WHERE l.locktype = 'advisory' AND l.objsubid = 24066
+			AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.pid AND a.state IN ('idle', 'active'))") == 0 },
+		'all workers are connected');
 	my $begin = time();
 	my $result = $sql->query($statement);
 	is($result->{sqlstate}, '00000', $name) || diag($result->{stderr});
