@@ -15,18 +15,20 @@
  * looked at when libcurl has come home and the transfer's result is asked for.
  *
  * Sent once.  The callback that tells that a request is about to leave moves
- * the transfer to its last stage.  From then on it may neither look a name up,
- * nor open a socket, nor leave again: whatever makes libcurl want to repeat it,
- * it fails instead.  libcurl (Curl_retry_request() in its transfer.c) repeats
- * for three reasons.  A connection that was used before ends without a byte of
- * an answer: the request may have been processed, and repeating it could revoke
- * a key made in between.  A server asks for HTTP/1.1 by HTTP_1_1_REQUIRED: the
- * same.  A stream was refused, by REFUSED_STREAM or by a number above the last
- * one of GOAWAY: then the protocol guarantees that the request was not processed
- * (RFC 9113, section 8.7).  The first reason is taken away by an option meant
- * for RTSP, a request of which that only receives is not repeated for a lost
+ * the transfer to its last stage.  From then on it may not leave again:
+ * whatever makes libcurl want to repeat it, it fails instead.  libcurl
+ * (Curl_retry_request() in its transfer.c) repeats for three reasons.  A
+ * connection that was used before ends without a byte of an answer: the
+ * request may have been processed, and repeating it could revoke a key made in
+ * between.  A server asks for HTTP/1.1 by HTTP_1_1_REQUIRED: the same.  A
+ * stream was refused, by REFUSED_STREAM or by a number above the last one of
+ * GOAWAY: then the protocol guarantees that the request was not processed (RFC
+ * 9113, section 8.7).  The first reason is taken away by an option meant for
+ * RTSP, a request of which that only receives is not repeated for a lost
  * connection; HTTP makes no other use of it.  The second leaves words in the
- * error buffer.  So with that option, and without words, it is the third.
+ * error buffer, and asks for HTTP/1.1 from then on.  So with that option, it
+ * is the third if there are no words, or, where libcurl takes these back, if
+ * what would be repeated has come by HTTP/2 again.
  *
  * Sent on a clean connection.  What a peer sends after an answer is taken by
  * libcurl for the answer to the next request on that connection, wherever it
@@ -153,19 +155,25 @@ on_header(char *data, size_t size, size_t nmemb, void *arg)
 
 /* --- callbacks: on the way --- */
 
+/* Notes that libcurl would send it again, and what that proves: see above. */
+static void
+note_repetition(SendkitTransfer *transfer, bool refused)
+{
+	if (transfer->trouble == SENDKIT_TROUBLE_NONE)
+		transfer->trouble = refused && sendkit_curl_has_rtsp() ?
+			SENDKIT_TROUBLE_REFUSED : SENDKIT_TROUBLE_LOST;
+}
+
 /*
- * May the transfer go on to connect or to send?  Not if it was sent already:
- * see above for what libcurl's wish to send it again proves.
+ * May the transfer go on to connect?  Not if it was sent already, unless only the
+ * connection can tell why it should be sent again.
  */
 static bool
-may_go_on(SendkitTransfer *transfer)
+may_connect(SendkitTransfer *transfer)
 {
-	if (transfer->stage < SENDKIT_STAGE_SENT)
+	if (transfer->stage < SENDKIT_STAGE_SENT || !sendkit_curl_keeps_error())
 		return true;
-	if (transfer->trouble == SENDKIT_TROUBLE_NONE)
-		transfer->trouble = sendkit_curl_has_rtsp() && sendkit_curl_keeps_error() &&
-			transfer->error[0] == '\0' ?
-			SENDKIT_TROUBLE_REFUSED : SENDKIT_TROUBLE_LOST;
+	note_repetition(transfer, transfer->error[0] == '\0');
 	return false;
 }
 
@@ -176,7 +184,7 @@ on_resolve(void *resolver pg_attribute_unused(), void *reserved pg_attribute_unu
 {
 	SendkitTransfer *transfer = (SendkitTransfer *) arg;
 
-	if (!may_go_on(transfer))
+	if (!may_connect(transfer))
 		return 1;
 	transfer->stage = Max(transfer->stage, SENDKIT_STAGE_RESOLVING);
 	transfer->common->about_to_resolve();
@@ -191,9 +199,9 @@ on_open_socket(void *arg, curlsocktype purpose pg_attribute_unused(),
 	SendkitTransfer *transfer = (SendkitTransfer *) arg;
 	curl_socket_t fd;
 
-	if (!may_go_on(transfer))
+	if (!may_connect(transfer))
 		return CURL_SOCKET_BAD;
-	transfer->stage = SENDKIT_STAGE_CONNECTING;
+	transfer->stage = Max(transfer->stage, SENDKIT_STAGE_CONNECTING);
 	fd = sendkit_sockets_open(transfer->common->sockets, address);
 	if (fd != CURL_SOCKET_BAD)
 		transfer->sockets_opened++;
@@ -252,13 +260,19 @@ on_about_to_send(void *arg, char *peer_ip pg_attribute_unused(),
 	const SendkitTls *tls;
 	bool		http2;
 
-	if (!may_go_on(transfer))
+	tls = sendkit_tls_of(transfer->easy);
+	http2 = tls && sendkit_tls_speaks_http2(tls);
+	if (http2 && transfer->sockets_opened > 0)
+		sendkit_sockets_note_http2(transfer->common->sockets, local_port);
+	if (transfer->stage == SENDKIT_STAGE_SENT)
+	{
+		note_repetition(transfer, sendkit_curl_keeps_error() ?
+						transfer->error[0] == '\0' : http2);
 		return CURL_PREREQFUNC_ABORT;
+	}
 
 	/* connected: whatever went wrong on the way there does not matter now */
 	transfer->trouble = SENDKIT_TROUBLE_NONE;
-	tls = sendkit_tls_of(transfer->easy);
-	http2 = tls && sendkit_tls_speaks_http2(tls);
 	if (!connection_is_usable(transfer, tls, local_port))
 		transfer->trouble = SENDKIT_TROUBLE_STALE;
 	else if (transfer->send_before != DT_NOEND &&
@@ -274,8 +288,6 @@ on_about_to_send(void *arg, char *peer_ip pg_attribute_unused(),
 	}
 
 	transfer->stage = SENDKIT_STAGE_SENT;
-	if (http2 && transfer->sockets_opened > 0)
-		sendkit_sockets_note_http2(transfer->common->sockets, local_port);
 	transfer->common->about_to_send(transfer, http2);
 	return CURL_PREREQFUNC_OK;
 }
