@@ -270,11 +270,13 @@ as_worker() {
 }
 
 # As a tar that is read by us and written by that user, who may see nothing of
-# the original. What a build in the original has left is cleaned away later.
+# the original. What a build in the original has left is cleaned away later; what
+# tests there have left is not copied, since it may be changing right now.
 copy_tree() {
 	src=$work/src
 	as_worker mkdir "$src"
-	tar -C "$tree" --exclude-vcs -cf - . | as_worker tar -C "$src" --no-same-owner -xf -
+	tar -C "$tree" --exclude-vcs --exclude=./tmp_check --exclude=./tmp_check_iso -cf - . |
+		as_worker tar -C "$src" --no-same-owner -xf -
 }
 
 # Our processes are those whose current folder is ours or one below: as_worker
