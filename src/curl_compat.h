@@ -95,16 +95,6 @@ sendkit_curl_has_rtsp(void)
 	return answer;
 }
 
-/*
- * Does libcurl leave the words of an error alone until it connects again?  8.22
- * does not, 8.14 does: then their absence proves nothing.
- */
-static inline bool
-sendkit_curl_keeps_error(void)
-{
-	return sendkit_curl_version() < 0x080f00;
-}
-
 /* ... with HTTP/2? */
 static inline bool
 sendkit_curl_has_http2(void)

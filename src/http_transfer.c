@@ -25,10 +25,10 @@
  * GOAWAY: then the protocol guarantees that the request was not processed (RFC
  * 9113, section 8.7).  The first reason is taken away by an option meant for
  * RTSP, a request of which that only receives is not repeated for a lost
- * connection; HTTP makes no other use of it.  The second leaves words in the
- * error buffer, and asks for HTTP/1.1 from then on.  So with that option, it
- * is the third if there are no words, or, where libcurl takes these back, if
- * what would be repeated has come by HTTP/2 again.
+ * connection; HTTP makes no other use of it.  The second makes libcurl speak
+ * HTTP/1.1.  So with that option it is the third, if what would be repeated
+ * would leave by HTTP/2 again.  (The words of the error tell as well, but newer
+ * versions take them back before they connect.)
  *
  * Sent on a clean connection.  What a peer sends after an answer is taken by
  * libcurl for the answer to the next request on that connection, wherever it
@@ -155,37 +155,13 @@ on_header(char *data, size_t size, size_t nmemb, void *arg)
 
 /* --- callbacks: on the way --- */
 
-/* Notes that libcurl would send it again, and what that proves: see above. */
-static void
-note_repetition(SendkitTransfer *transfer, bool refused)
-{
-	if (transfer->trouble == SENDKIT_TROUBLE_NONE)
-		transfer->trouble = refused && sendkit_curl_has_rtsp() ?
-			SENDKIT_TROUBLE_REFUSED : SENDKIT_TROUBLE_LOST;
-}
-
-/*
- * May the transfer go on to connect?  Not if it was sent already, unless only the
- * connection can tell why it should be sent again.
- */
-static bool
-may_connect(SendkitTransfer *transfer)
-{
-	if (transfer->stage < SENDKIT_STAGE_SENT || !sendkit_curl_keeps_error())
-		return true;
-	note_repetition(transfer, transfer->error[0] == '\0');
-	return false;
-}
-
-/* CURLOPT_RESOLVER_START_FUNCTION: anything but 0 ends the transfer */
+/* CURLOPT_RESOLVER_START_FUNCTION */
 static int
 on_resolve(void *resolver pg_attribute_unused(), void *reserved pg_attribute_unused(),
 		   void *arg)
 {
 	SendkitTransfer *transfer = (SendkitTransfer *) arg;
 
-	if (!may_connect(transfer))
-		return 1;
 	transfer->stage = Max(transfer->stage, SENDKIT_STAGE_RESOLVING);
 	transfer->common->about_to_resolve();
 	return 0;
@@ -199,8 +175,6 @@ on_open_socket(void *arg, curlsocktype purpose pg_attribute_unused(),
 	SendkitTransfer *transfer = (SendkitTransfer *) arg;
 	curl_socket_t fd;
 
-	if (!may_connect(transfer))
-		return CURL_SOCKET_BAD;
 	transfer->stage = Max(transfer->stage, SENDKIT_STAGE_CONNECTING);
 	fd = sendkit_sockets_open(transfer->common->sockets, address);
 	if (fd != CURL_SOCKET_BAD)
@@ -266,8 +240,9 @@ on_about_to_send(void *arg, char *peer_ip pg_attribute_unused(),
 		sendkit_sockets_note_http2(transfer->common->sockets, local_port);
 	if (transfer->stage == SENDKIT_STAGE_SENT)
 	{
-		note_repetition(transfer, sendkit_curl_keeps_error() ?
-						transfer->error[0] == '\0' : http2);
+		/* libcurl would send it again: see above for what that proves */
+		transfer->trouble = http2 && sendkit_curl_has_rtsp() ?
+			SENDKIT_TROUBLE_REFUSED : SENDKIT_TROUBLE_LOST;
 		return CURL_PREREQFUNC_ABORT;
 	}
 
