@@ -331,6 +331,22 @@ sendkit_sockets_watch(SendkitSockets *sockets, curl_socket_t fd, int what)
 
 /* --- what the connection that libcurl has chosen is like --- */
 
+/*
+ * Is one of these events there now, or has the socket ended?  A signal interrupts
+ * even a poll() that does not wait.  Safe in a signal handler.
+ */
+static bool
+has_event(curl_socket_t fd, short events)
+{
+	struct pollfd pfd = {.fd = fd,.events = events};
+	int			result;
+
+	do
+		result = poll(&pfd, 1, 0);
+	while (result < 0 && errno == EINTR);
+	return result != 0;
+}
+
 /* Returns the local port of a socket of ours, or 0. */
 static int
 local_port_of(SendkitSocket *entry, curl_socket_t fd)
@@ -375,9 +391,7 @@ any_event(const SendkitSockets *sockets, int local_port, short events)
 		return true;
 	for (; fd >= 0; fd = next_with_port(sockets, fd, local_port))
 	{
-		struct pollfd pfd = {.fd = fd,.events = events};
-
-		if (poll(&pfd, 1, 0) != 0)
+		if (has_event(fd, events))
 			return true;
 	}
 	return false;
@@ -476,8 +490,13 @@ int
 sendkit_sockets_poll(SendkitSockets *sockets, SendkitSocketEvent *events, int max)
 {
 	struct epoll_event ready[EVENT_BATCH];
-	int			nready = epoll_wait(sockets->epoll_fd, ready, Min(max, EVENT_BATCH), 0);
+	int			nready;
 	int			nevents = 0;
+
+	/* a signal must not look like nothing having happened */
+	do
+		nready = epoll_wait(sockets->epoll_fd, ready, Min(max, EVENT_BATCH), 0);
+	while (nready < 0 && errno == EINTR);
 
 	for (int i = 0; i < nready; i++)
 	{
@@ -520,10 +539,8 @@ sendkit_sockets_shutdown_flood(const SendkitSockets *sockets, curl_socket_t whic
 {
 	for (int fd = 0; fd < sockets->size; fd++)
 	{
-		struct pollfd pfd = {.fd = fd,.events = POLLIN};
-
 		if (which == CURL_SOCKET_TIMEOUT ?
-			!sockets->sockets[fd].wanted || poll(&pfd, 1, 0) != 1 : which != fd)
+			!sockets->sockets[fd].wanted || !has_event(fd, POLLIN) : which != fd)
 			continue;
 		if (is_still_ours(&sockets->sockets[fd], fd))
 			shutdown(fd, SHUT_RDWR);

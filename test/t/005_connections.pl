@@ -19,18 +19,14 @@ use Time::HiRes qw(sleep time);
 
 my $api = SendkitStandin->start(tls => 1, nghttpx => 1);
 
-# Newer versions of libcurl let TLS read ahead, and HTTP/1 connections over TLS
-# are then used once only.
-my $kept = libcurl_version() < 8.15;
-my $https = $kept || !$api->port('h2') ? 'https' : 'h2';
-my $node = start_node($api, listener => $https);
+my $node = start_node($api, listener => 'https');
 my $session = SendkitTest::Session->new($node);
 my $serial = 0;
 
 my @listeners =
-  grep { $api->port($_) && ($kept || $_ ne 'https') } 'http', 'https', 'h2', 'nghttpx';
+  grep { $api->port($_) } 'http', 'https', 'h2', 'nghttpx';
 my %usual = (
-	base_url => $api->url($https),
+	base_url => $api->url('https'),
 	ca_file => $api->ca);
 
 sub connection_of
@@ -55,7 +51,7 @@ sub connection_used
 # stand-in is another one, so that all of its connections are theirs.
 my $idle_api = SendkitStandin->start(tls => 1);
 my @idle_listeners =
-  grep { $idle_api->port($_) && ($kept || $_ ne 'https') } 'http', 'https', 'h2';
+  grep { $idle_api->port($_) } 'http', 'https', 'h2';
 my @idle;
 my $idle_since = time();
 {
@@ -102,6 +98,27 @@ foreach my $listener (@listeners)
 	is(scalar keys %connections, 1, "$listener: on one connection");
 }
 
+# Also when signals interrupt the look at the connection right before a request
+SKIP:
+{
+	my $shim = preload_library('interrupted_polls');
+	skip 'no compiler', 8 * @listeners unless $shim;
+	my $signalled = start_node($api, name => 'signalled', env => { LD_PRELOAD => $shim });
+	my $other = SendkitTest::Session->new($signalled);
+	foreach my $listener (@listeners)
+	{
+		my %set = (%usual, base_url => $api->url($listener));
+		is_outcome($other->call("ws-$listener-signalled-$_", set => \%set), 'deleted',
+			"$listener, signals, call $_: deleted") foreach 1 .. 6;
+		my @requests = grep { $_->{id} =~ /^ws-$listener-signalled/ } @{ $api->requests };
+		is(scalar @requests, 6, "$listener, signals: 6 calls");
+		my %connections = map { $_->{connection} => 1 } @requests;
+		is(scalar keys %connections, 1, "$listener, signals: on one connection");
+	}
+	$other->quit;
+	$signalled->stop;
+}
+
 # Never used under another root, trust or proxy
 {
 	my $other_ca = PostgreSQL::Test::Utils::tempdir() . '/other_ca.pem';
@@ -112,8 +129,8 @@ foreach my $listener (@listeners)
 	is(connection_used('again'), $first, 'the same settings: the same connection');
 
 	foreach my $case (
-		[ 'another path', base_url => $api->url($https) . '/prefix' ],
-		[ 'another name', base_url => 'https://127.0.0.1:' . $api->port($https) ],
+		[ 'another path', base_url => $api->url('https') . '/prefix' ],
+		[ 'another name', base_url => 'https://127.0.0.1:' . $api->port('https') ],
 		[ 'another CA file', ca_file => $other_ca ])
 	{
 		my ($name, %set) = @$case;

@@ -77,8 +77,7 @@ foreach my $listener (@listeners)
 		my %connections = map { $_->{connection} => 1 } @requests;
 		my $expected = $listener eq 'h2' ? 1 : $concurrency;
 		cmp_ok(scalar keys %connections, '<=', $expected,
-			"$name: on no more connections")
-		  if $listener ne 'https' || libcurl_version() < 8.15;
+			"$name: on no more connections");
 	}
 }
 
