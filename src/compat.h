@@ -109,7 +109,8 @@ sendkit_find_setting(const char *name)
 
 	for (int i = 0; i < GetNumConfigOptions(); i++)
 	{
-		if (strcmp(settings[i]->name, name) == 0)
+		/* as PostgreSQL does: a placeholder is called what somebody has called it first */
+		if (pg_strcasecmp(settings[i]->name, name) == 0)
 			return settings[i];
 	}
 	return NULL;

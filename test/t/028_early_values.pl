@@ -231,4 +231,19 @@ is_taken($session, '... after it was corrected');
 
 ok_key_not_logged($node);
 $node->stop;
+
+# --- where the file says nothing, but a superuser has for the database ------------------------
+
+# The name of a placeholder is the one that it was given first, in whatever case.
+$node = start_node($api, name => 'bare', listener => undef, conf => "sendkit.max_retries = 0\n");
+$node->safe_psql('postgres', "CREATE ROLE ordinary LOGIN; GRANT EXECUTE ON FUNCTION sendkit_delete_api_key TO ordinary;"
+	  . " ALTER DATABASE postgres SET sendkit.base_url = '" . $api->url('https') . q{'});
+$call =~ s/NULL/'$KEY'/;
+is_taken(session_with('ordinary', ''), 'a database\'s, given by a superuser');
+for my $option ('-c sendkit.base_url=x', '-c SENDKIT.Base_URL=x', '--Sendkit.base-url=x')
+{
+	is_refused(session_with('ordinary', $option), 'base_url', "an option that hides it: $option");
+}
+ok_key_not_logged($node);
+$node->stop;
 done_testing();
