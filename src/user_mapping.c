@@ -24,6 +24,7 @@
 #include "access/htup_details.h"
 #include "access/reloptions.h"
 #include "access/xact.h"
+#include "catalog/heap.h"
 #include "catalog/pg_foreign_data_wrapper.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_type.h"
@@ -277,6 +278,18 @@ alter_mapping(RoleSpec *role, char *key, bool has_key)
 	(void) AlterUserMapping(statement);
 }
 
+/*
+ * ANALYZE, by autovacuum too, copies samples of the catalog's columns: with what
+ * has been replaced or dropped the copies go as well.  The lock is ANALYZE's, so
+ * that none makes them anew from what it has read before.
+ */
+static void
+forget_statistics(void)
+{
+	LockRelationOid(UserMappingRelationId, ShareUpdateExclusiveLock);
+	RemoveStatistics(UserMappingRelationId, Anum_pg_user_mapping_umoptions);
+}
+
 static void
 store_key(Oid server, RoleSpec *role, char *key)
 {
@@ -293,6 +306,7 @@ store_key(Oid server, RoleSpec *role, char *key)
 	}
 	else
 		create_mapping(role, key);
+	forget_statistics();
 	CommandCounterIncrement();
 }
 
@@ -381,6 +395,7 @@ sendkit_forget_platform_key(PG_FUNCTION_ARGS)
 	statement->user = role_argument(fcinfo);
 	statement->servername = pstrdup(SENDKIT_SERVER_NAME);
 	(void) RemoveUserMapping(statement);
+	forget_statistics();
 	CommandCounterIncrement();
 	PG_RETURN_VOID();
 }

@@ -109,14 +109,16 @@ CONF
 $node->start;
 
 # Roles: one with a key in a user mapping, one for PUBLIC's, one whose mapping has
-# no key, which leaves it to the file; an owner of all, who is no superuser; and
-# one who has no right but to read, and looks everywhere.
+# no key, which leaves it to the file; an owner of all, who is no superuser; one who
+# has no right but to read what all may, and looks everywhere; and one who may read
+# all data.
 $node->safe_psql('postgres', <<"SQL");
 CREATE ROLE owner LOGIN;
 CREATE ROLE billing LOGIN;
 CREATE ROLE anyone LOGIN;
 CREATE ROLE clerk LOGIN;
 CREATE ROLE nosy LOGIN;
+CREATE ROLE reader LOGIN IN ROLE pg_read_all_data;
 CREATE DATABASE app OWNER owner;
 SQL
 $node->safe_psql('app', <<"SQL");
@@ -181,7 +183,15 @@ SQL
 }
 
 store('billing', 'sk_user_the_one_before');
+store('public', 'sk_user_another_before');
+# ANALYZE, which autovacuum does, too, takes samples
+run_sql('ANALYZE pg_user_mapping');
+my $samples = q{SELECT count(*) > 0 FROM pg_stats s WHERE s::text ~ '_before'};
+my ($answer) = run_sql($samples);
+is($answer, "t\n", 'keys are in the planner\'s statistics');
 store('billing', $key{mapping});
+($answer) = run_sql($samples);
+is($answer, "f\n", '... but not when one has been replaced');
 store('public', $key{public});
 run_sql(<<'SQL');
 GRANT USAGE ON FOREIGN SERVER sendkit TO billing, anyone, clerk;
@@ -192,7 +202,7 @@ GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO PUBLIC;
 GRANT USAGE ON FOREIGN DATA WRAPPER sendkit_fdw TO owner;
 ALTER TABLE audit OWNER TO owner;
 SQL
-my ($answer) = run_sql('SELECT count(*) FROM pg_user_mappings WHERE umoptions IS NOT NULL');
+($answer) = run_sql('SELECT count(*) FROM pg_user_mappings WHERE umoptions IS NOT NULL');
 is($answer, "2\n", 'two mappings are there');
 
 # What goes wrong with it is no reason to tell the key.
@@ -213,7 +223,10 @@ like($seen, qr/statement: CREATE USER MAPPING.*\Q$decoy\E/, 'the command leaves 
 like($seen, qr/AUDIT: .*CREATE USER MAPPING.*\Q$decoy\E/, '... and in the audit trail') if $watched_by{pgaudit};
 ($answer) = run_sql("SELECT count(*) > 0 FROM ddl WHERE statement ~ 'decoy' AND event ~ '^ddl_command_end'", secret => 1);
 is($answer, "t\n", '... and with event triggers');
+run_sql('ANALYZE pg_user_mapping');
 run_sql("SELECT sendkit_forget_platform_key('nosy')");
+($answer) = run_sql("SELECT count(*) FROM pg_stats s WHERE s::text ~ 'decoy'");
+is($answer, "0\n", 'what is forgotten is so by the planner, too');
 write_file("$folder/key", "$key{file}\n", 0600);
 
 # --- everything that can be done with them ---
@@ -423,7 +436,7 @@ foreach my $kind (@stored)
 $watcher->wait_for_wait($_) foreach values %busy;
 
 my $superuser = $watcher->value('SELECT current_user');
-my %readable = readable_by(qw(nosy owner billing clerk), $superuser);
+my %readable = readable_by(qw(nosy owner billing clerk reader), $superuser);
 my $nosy = $readable{nosy};
 cmp_ok(scalar(keys %$nosy), '>', 100, 'an ordinary role can read a lot');
 ok(exists $nosy->{$_}, "... of $_")
@@ -438,6 +451,8 @@ is(findings($readable{billing}),
 is(findings($readable{owner}),
 	'information_schema.user_mapping_options: public; pg_catalog.pg_user_mappings: public',
 	'the server\'s owner sees PUBLIC\'s');
+is(findings($readable{reader}), 'pg_catalog.pg_user_mapping: mapping public',
+	'who may read all data can read the catalog that has them');
 is(findings($readable{$superuser}),
 	'information_schema._pg_user_mappings: mapping public; information_schema.user_mapping_options: mapping public; '
 	  . 'pg_catalog.pg_user_mapping: mapping public; pg_catalog.pg_user_mappings: mapping public',
