@@ -59,6 +59,15 @@ is_ours(const ForeignServer *server)
 	return server->fdwid == get_foreign_data_wrapper_oid(WRAPPER_NAME, true);
 }
 
+/* Returns the server, or NULL, also if it is being dropped right now. */
+static ForeignServer *
+find_server(void)
+{
+	Oid			oid = get_foreign_server_oid(SENDKIT_SERVER_NAME, true);
+
+	return OidIsValid(oid) ? GetForeignServerExtended(oid, FSV_MISSING_OK) : NULL;
+}
+
 /* Returns the role's own mapping, InvalidOid standing for PUBLIC, or NULL. */
 static HeapTuple
 mapping_of(Oid role, Oid server)
@@ -132,7 +141,7 @@ check_usage(Oid server, Oid role)
 bool
 sendkit_user_mapping_find(Oid role, SendkitStoredKey *stored)
 {
-	ForeignServer *server = GetForeignServerByName(SENDKIT_SERVER_NAME, true);
+	ForeignServer *server = find_server();
 	HeapTuple	mapping;
 	bool		found;
 
@@ -227,7 +236,7 @@ lock_server(bool create)
 	lock_wrapper();
 	for (;;)
 	{
-		ForeignServer *server = GetForeignServerByName(SENDKIT_SERVER_NAME, true);
+		ForeignServer *server = find_server();
 		Oid			oid;
 
 		if (server == NULL && create)
@@ -238,7 +247,7 @@ lock_server(bool create)
 		LockDatabaseObject(ForeignServerRelationId, oid, 0, ShareUpdateExclusiveLock);
 
 		/* while we waited, it may have been dropped, renamed or given away */
-		server = GetForeignServerByName(SENDKIT_SERVER_NAME, true);
+		server = find_server();
 		if (server && server->serverid == oid)
 		{
 			check_server(server);
