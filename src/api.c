@@ -549,7 +549,9 @@ judge_failure(const Evidence *evidence, SendkitVerdict *verdict)
 			break;
 		case SENDKIT_HTTP_STALE:
 		case SENDKIT_HTTP_TOO_LATE:
-			/* not sent, and not for judgement */
+			/* not sent, and not for judgement: the dispatcher sends it later */
+			Assert(false);
+			/* FALLTHROUGH */
 		case SENDKIT_HTTP_NO_ANSWER:
 		case SENDKIT_HTTP_OK:
 			judge_unknown(verdict,
