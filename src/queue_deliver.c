@@ -903,6 +903,8 @@ sendkit_deliver(Oid extension, const SendkitDeliverer *deliverer, SendkitDeliver
 	MemoryContextSwitchTo(run.context);
 	PG_TRY();
 	{
+		/* a key that is missing may be missing because of a setting */
+		sendkit_guc_check();
 		sendkit_text_init(&run.converter);
 		sendkit_credential_find(&run.credential, extension, GetUserId());
 		run.dispatcher = sendkit_dispatcher_begin(&run.converter, run.credential.key,

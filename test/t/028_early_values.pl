@@ -237,13 +237,18 @@ $node->stop;
 # The name of a placeholder is the one that it was given first, in whatever case.
 $node = start_node($api, name => 'bare', listener => undef, conf => "sendkit.max_retries = 0\n");
 $node->safe_psql('postgres', "CREATE ROLE ordinary LOGIN; GRANT EXECUTE ON FUNCTION sendkit_delete_api_key TO ordinary;"
-	  . " ALTER DATABASE postgres SET sendkit.base_url = '" . $api->url('https') . q{'});
+	  . " GRANT EXECUTE ON PROCEDURE sendkit_process_revocations TO ordinary; ALTER DATABASE postgres SET sendkit.base_url = '" . $api->url('https') . q{'});
 $call =~ s/NULL/'$KEY'/;
 is_taken(session_with('ordinary', ''), 'a database\'s, given by a superuser');
 for my $option ('-c sendkit.base_url=x', '-c SENDKIT.Base_URL=x', '--Sendkit.base-url=x')
 {
 	is_refused(session_with('ordinary', $option), 'base_url', "an option that hides it: $option");
 }
+
+# There is no stored key either, which may be for the same reason.
+ok(refused(session_with('ordinary', '-c sendkit.base_url=x')->query('CALL sendkit_process_revocations()'), 'base_url'),
+	'a delivery is refused for the option, and not for the lack of a key');
+is(session_with('ordinary', '')->query('CALL sendkit_process_revocations()')->{sqlstate}, '28000', '... for which it is without');
 ok_key_not_logged($node);
 $node->stop;
 done_testing();
