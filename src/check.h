@@ -29,6 +29,7 @@ typedef struct SendkitCheck
 	MemoryContext context;		/* lives as long as the check */
 	SendkitTextConverter converter;
 	bool		settings_hold;	/* what is set is what counts */
+	int64		unfinished;		/* revocations in the queue, as far as was seen */
 	SendkitHttpProbe probe;		/* zeroes until the way was tried */
 	const char *probe_error;	/* why it is not ready; NULL: not tried */
 } SendkitCheck;
@@ -42,9 +43,7 @@ typedef SendkitStepResult (*SendkitStep) (SendkitCheck *check, StringInfo detail
 
 /* The stored key (check_credential.c) */
 extern SendkitStepResult sendkit_check_credential(SendkitCheck *check, StringInfo detail);
-
-/* The same for any role, as a part of another step */
-extern SendkitStepResult sendkit_check_key_of(SendkitCheck *check, Oid role, StringInfo detail);
+extern SendkitStepResult sendkit_check_key_of(const SendkitCheck *check, Oid role, StringInfo detail);
 
 /* The way over the network (check_way.c), in this order */
 extern SendkitStepResult sendkit_check_name(SendkitCheck *check, StringInfo detail);

@@ -11,13 +11,18 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
 #include "commands/dbcommands.h"
 #include "commands/extension.h"
 #include "compat.h"
@@ -104,6 +109,7 @@ count_rows(SendkitQueue *queue, QueueCounts *counts)
 	}
 }
 
+/* Is anything stuck?  Notes how much is unfinished, for the steps that follow. */
 SendkitStepResult
 sendkit_check_queue(SendkitCheck *check, StringInfo detail)
 {
@@ -111,10 +117,15 @@ sendkit_check_queue(SendkitCheck *check, StringInfo detail)
 	QueueCounts counts = {0};
 	bool		held;
 
-	/* the lock that it takes is none for a standby */
+	/* the lock that it takes is none for these */
 	if (RecoveryInProgress())
 	{
 		appendStringInfoString(detail, "this is a standby: ask the primary");
+		return SENDKIT_STEP_UNKNOWN;
+	}
+	if (XactReadOnly)
+	{
+		appendStringInfoString(detail, "this transaction is read-only: ask in another one");
 		return SENDKIT_STEP_UNKNOWN;
 	}
 	queue = sendkit_queue_open(check->extension, false);
@@ -122,6 +133,7 @@ sendkit_check_queue(SendkitCheck *check, StringInfo detail)
 		return locked(detail);
 	count_rows(queue, &counts);
 	sendkit_queue_close(queue);
+	check->unfinished = counts.unfinished;
 
 	held = counts.unfinished > 0 && !sendkit_home_is_here(check->extension);
 	appendStringInfo(detail, INT64_FORMAT " unfinished, " INT64_FORMAT " due, "
@@ -213,14 +225,54 @@ append_cron_job(StringInfo detail)
 	return found;
 }
 
+/* Is there a trigger that would queue something, on any table? */
+static bool
+has_trigger(Oid extension)
+{
+	Relation	catalog = table_open(TriggerRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(catalog, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+	bool		found = false;
+
+	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
+
+		CHECK_FOR_INTERRUPTS();
+		found = !trigger->tgisinternal &&
+			getExtensionOfObject(ProcedureRelationId, trigger->tgfoid) == extension;
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return found;
+}
+
+/*
+ * Who uses the queue needs a key for it.  Whose calls are all given one doesn't,
+ * and is not to be told again and again that something is wrong.
+ */
+static SendkitStepResult
+judge_missing_key(const SendkitCheck *check, StringInfo detail)
+{
+	if (check->unfinished > 0 || has_trigger(check->extension))
+	{
+		appendStringInfoString(detail, ", and what is queued cannot be delivered without");
+		return SENDKIT_STEP_WRONG;
+	}
+	appendStringInfoString(detail, ", and needs one only when something is queued");
+	return SENDKIT_STEP_UNKNOWN;
+}
+
 /* Workers deliver: who they are, and whether they can. */
 static SendkitStepResult
-check_workers(SendkitCheck *check, StringInfo detail)
+check_workers(const SendkitCheck *check, StringInfo detail)
 {
 	SendkitStepResult result;
 
 	appendStringInfoString(detail, "background workers: ");
 	result = sendkit_check_key_of(check, sendkit_worker_runs_as(check->extension), detail);
+	if (result == SENDKIT_STEP_UNKNOWN)
+		result = judge_missing_key(check, detail);
 	appendStringInfoString(detail, sendkit_worker_is_there(MyDatabaseId) ?
 						   "; one is there" : "; none is there now");
 	if (!sendkit_worker_has_launcher())
@@ -229,6 +281,7 @@ check_workers(SendkitCheck *check, StringInfo detail)
 	return result;
 }
 
+/* Who delivers the queue, and can they? */
 SendkitStepResult
 sendkit_check_delivery(SendkitCheck *check, StringInfo detail)
 {
@@ -265,6 +318,7 @@ append_triggers(Relation queue, StringInfo detail)
 	}
 }
 
+/* Has somebody attached to the queue what is not going to run? */
 SendkitStepResult
 sendkit_check_attachments(SendkitCheck *check, StringInfo detail)
 {

@@ -53,6 +53,7 @@ set_key(SendkitCredential *credential, const char *key, size_t len)
 	return fault;
 }
 
+/* Takes a key that was given.  Raises 22023 if it cannot be sent. */
 void
 sendkit_credential_take(SendkitCredential *credential, text *argument)
 {
@@ -198,18 +199,36 @@ report_no_key(Oid role)
 					 "or give the key as the argument \"platform_key\".")));
 }
 
-void
-sendkit_credential_find(SendkitCredential *credential, Oid extension, Oid role)
+/*
+ * Looks for a role's stored key: in its user mapping on server "sendkit", or else
+ * in the file that a setting names.  Takes the extension's OID (extension.c).
+ * Returns false if there is none.  Raises 55000 if this database is a copy,
+ * 42501 if there is a mapping but the role has no USAGE on the server, F0000 or a
+ * file access error for a file that may not or cannot be used, and what
+ * sendkit_home_check() does.  Never shows a key.
+ */
+bool
+sendkit_credential_look(SendkitCredential *credential, Oid extension, Oid role)
 {
 	bool		in_mapping = find_in_mapping(credential, role);
 
 	if (!in_mapping && sendkit_platform_key_file[0] == '\0')
-		report_no_key(role);
+		return false;
 	sendkit_home_check(extension);
 	if (!in_mapping)
 		find_in_file(credential);
+	return true;
 }
 
+/* The same, but raises 28000 if there is none. */
+void
+sendkit_credential_find(SendkitCredential *credential, Oid extension, Oid role)
+{
+	if (!sendkit_credential_look(credential, extension, role))
+		report_no_key(role);
+}
+
+/* Overwrites the key.  Cannot raise an error. */
 void
 sendkit_credential_wipe(SendkitCredential *credential)
 {

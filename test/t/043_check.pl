@@ -112,7 +112,9 @@ SKIP:
 my $plain = check(set => { base_url => $api->url('http') });
 ends_at($plain, '', undef, 'all is well by plain HTTP');
 like($plain->{tls}{detail}, qr/^none/, '... without TLS');
-ends_at(check(sql => 'BEGIN READ ONLY;'), '', undef, 'all is well in a transaction that only reads');
+my $reading = check(sql => 'BEGIN READ ONLY;');
+ends_at($reading, '', undef, 'all is well in a transaction that only reads');
+is($reading->{queue}{ok}, '', '... which cannot look into the queue') || diag(explain($reading));
 
 # --- something is wrong on the way ---
 
@@ -222,6 +224,34 @@ like($workers->{detail}, qr/role "deliverer" does not exist/, '... is named');
 $node->append_conf('postgresql.conf', "sendkit.worker_role = ''\nsendkit.auto_deliver = off\nshared_preload_libraries = ''\n");
 $node->restart;
 
+# --- without a stored key ---
+
+# Where all calls are given one, nothing is wrong; but the queue needs one that is stored.
+configure($node, platform_key_file => '');
+$node->safe_psql('postgres', 'CREATE DATABASE keyless');
+$node->safe_psql('keyless', 'CREATE EXTENSION sendkit; CREATE TABLE workspace (id text)');
+
+sub keyless
+{
+	return check(dbname => 'keyless', set => { auto_deliver => 'on' });
+}
+
+my $keyless = keyless();
+is(join(' ', grep { $_ ne 'steps' && $keyless->{$_}{ok} eq 'f' } sort keys %$keyless), '', 'no stored key, and none is needed');
+is($keyless->{credential}{ok}, '', '... which is told');
+like($keyless->{credential}{detail}, qr/^role "\S+" has no stored key: a call works if it is given one$/, '... of the calling role');
+is($keyless->{delivery}{ok}, '', '... and of delivery');
+like($keyless->{delivery}{detail}, qr/has no stored key, and needs one only when something is queued; none is there/, '... so far');
+$node->safe_psql('keyless', q{CREATE TRIGGER revoke AFTER DELETE ON workspace FOR EACH ROW
+	EXECUTE FUNCTION sendkit_revoke_on_delete('id')});
+is(keyless()->{delivery}{ok}, 'f', 'a trigger that would queue something makes it wrong');
+like(keyless()->{delivery}{detail}, qr/has no stored key, and what is queued cannot be delivered without/, '... and says why');
+$node->safe_psql('keyless', 'DROP TABLE workspace');
+is(keyless()->{delivery}{ok}, '', '... until it is dropped');
+$node->safe_psql('keyless', q{SELECT sendkit_request_revocation('ws')});
+is(keyless()->{delivery}{ok}, 'f', 'so does something that is queued');
+configure($node, platform_key_file => $file);
+
 # --- the queue ---
 
 $node->safe_psql('postgres', <<'SQL');
@@ -265,14 +295,50 @@ $node->safe_psql('template1', 'CREATE SCHEMA "odd; schema"; CREATE EXTENSION sen
 is($node->safe_psql('template1', 'SET search_path = \'\'; SELECT string_agg(step, \' \') FROM "odd; schema".sendkit_check() WHERE NOT ok'),
 	'', 'in a schema that is not in the path');
 
+# A function that somebody has put on the queue runs while a delivery is under way.
+$node->safe_psql('postgres', <<'SQL');
+CREATE FUNCTION check_now(id text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$
+BEGIN
+	RETURN (SELECT string_agg(step || ': ' || detail, '; ') FROM public.sendkit_check() WHERE NOT ok);
+END $$;
+ALTER TABLE sendkit_revocation ADD checked text GENERATED ALWAYS AS (check_now(workspace_id)) STORED;
+SELECT sendkit_request_revocation('nested');
+CALL sendkit_process_revocations();
+SQL
+is($node->safe_psql('postgres', 'SELECT state, outcome FROM sendkit_revocation'), 'done|deleted', 'within a delivery, which goes on');
+like($node->safe_psql('postgres', 'SELECT checked FROM sendkit_revocation'), qr/^name: cannot call the SendKit API while another call/,
+	'... a check says that it cannot try the way');
+$node->safe_psql('postgres', 'ALTER TABLE sendkit_revocation DROP checked; TRUNCATE sendkit_revocation');
+
+# A call is over when a trigger gets its rows.
+$node->safe_psql('postgres', <<"SQL");
+CREATE TABLE audit (outcome text, checked bigint);
+CREATE FUNCTION check_it() RETURNS trigger LANGUAGE plpgsql AS \$\$
+BEGIN
+	SELECT count(*) INTO NEW.checked FROM sendkit_check() WHERE NOT ok;
+	RETURN NEW;
+END \$\$;
+CREATE TRIGGER check_it BEFORE INSERT ON audit FOR EACH ROW EXECUTE FUNCTION check_it();
+CREATE TEMP TABLE secret AS SELECT 'sk_user_' || 'stored' AS key;
+INSERT INTO audit SELECT r.outcome FROM secret, sendkit_delete_api_keys(ARRAY['audited-1', 'audited-2'], secret.key) r;
+SQL
+is($node->safe_psql('postgres', 'SELECT outcome, checked FROM audit'), "deleted|0\ndeleted|0", 'in a trigger on what a call has returned');
+
 # --- interrupts ---
 
+my $library = preload_library('stuck_resolver');
+if ($library)
+{
+	local %ENV = (%ENV, LD_PRELOAD => $library, STUCK_HOST => 'stuck.test', STUCK_SECONDS => 30);
+	$node->restart;
+}
 my $session = SendkitTest::Session->new($node);
 my $watcher = SendkitTest::Session->new($node);
 $session->value("SET sendkit.connect_timeout = '60s'; SET sendkit.request_timeout = '60s'; SELECT 1");
-foreach my $listener ('blackhole', 'https_stuck')
+foreach my $listener ('blackhole', 'https_stuck', $library ? 'resolver' : ())
 {
-	$session->value("SET sendkit.base_url = '" . at_port($listener)->{base_url} . "'; SELECT 1");
+	my $url = $listener eq 'resolver' ? 'https://stuck.test' : at_port($listener)->{base_url};
+	$session->value("SET sendkit.base_url = '$url'; SELECT 1");
 	my $before = descriptors($session->pid);
 	foreach my $try (1 .. 3)
 	{
@@ -284,7 +350,8 @@ foreach my $listener ('blackhole', 'https_stuck')
 		prompt(time() - $begin, 'the cancel');
 		$before = descriptors($session->pid) if $try == 1;
 	}
-	is(descriptors($session->pid), $before, '... and leaves no descriptor open');
+	# a resolver keeps one until it is done
+	is(descriptors($session->pid), $before, '... and leaves no descriptor open') if $listener ne 'resolver';
 	is($session->query("SET statement_timeout = '300ms'; SELECT * FROM sendkit_check()")->{sqlstate}, '57014',
 		'statement_timeout ends one');
 	$session->value('SET statement_timeout = 0; SELECT 1');
@@ -300,7 +367,7 @@ is($session->result->{sqlstate}, '57P01', 'one is terminated');
 
 # --- what was sent, and told ---
 
-is_deeply([ map { $_->{id} } @{ $api->requests } ], ['after-checks'], 'no check has sent a request');
+is_deeply([ map { $_->{id} } @{ $api->requests } ], [ 'nested', 'audited-1', 'audited-2', 'after-checks' ], 'no check has sent a request');
 unlike($told, qr/\Q$password\E|proxyuser|secret-place|sk_user_in|sk_user_st|sk_of_a|hush/, 'and nobody was told a secret');
 ok_key_not_logged($node, $password, 'sk_user_in_the_file', 'sk_user_stored');
 
