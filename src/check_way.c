@@ -92,6 +92,7 @@ in_ms(int64 us)
 	return us / 1000.0;
 }
 
+/* Is the name known, the proxy's if there is one?  Tries the way for all that follow. */
 SendkitStepResult
 sendkit_check_name(SendkitCheck *check, StringInfo detail)
 {
@@ -106,6 +107,7 @@ sendkit_check_name(SendkitCheck *check, StringInfo detail)
 	return result;
 }
 
+/* Is there a TCP connection? */
 SendkitStepResult
 sendkit_check_connection(SendkitCheck *check, StringInfo detail)
 {
@@ -129,6 +131,7 @@ is_past_proxy(const SendkitHttpProbe *found)
 	return found->proxy_status == 0 ? found->shaking_hands : found->proxy_status / 100 == 2;
 }
 
+/* Does the proxy let us through, if there is one? */
 SendkitStepResult
 sendkit_check_proxy(SendkitCheck *check, StringInfo detail)
 {
@@ -140,6 +143,7 @@ sendkit_check_proxy(SendkitCheck *check, StringInfo detail)
 	return result;
 }
 
+/* Is the certificate one that is trusted? */
 SendkitStepResult
 sendkit_check_tls(SendkitCheck *check, StringInfo detail)
 {
@@ -157,6 +161,7 @@ sendkit_check_tls(SendkitCheck *check, StringInfo detail)
 	return result;
 }
 
+/* Which HTTP does the server speak? */
 SendkitStepResult
 sendkit_check_protocol(SendkitCheck *check, StringInfo detail)
 {
@@ -167,6 +172,7 @@ sendkit_check_protocol(SendkitCheck *check, StringInfo detail)
 	return result;
 }
 
+/* How long does it take? */
 SendkitStepResult
 sendkit_check_round_trip(SendkitCheck *check, StringInfo detail)
 {

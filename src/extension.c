@@ -32,6 +32,11 @@
 
 #include "extension.h"
 
+/*
+ * Returns the OID of the extension that a function belongs to: with
+ * fcinfo->flinfo->fn_oid, of the one that was called.  Raises 55000 if it
+ * belongs to none.
+ */
 Oid
 sendkit_extension_of(Oid function)
 {
@@ -68,6 +73,7 @@ read_extension(Oid extension, Oid *schema, Oid *owner)
 	return HeapTupleIsValid(tuple);
 }
 
+/* Returns who owns an extension.  Raises 42704 if there is none any more. */
 Oid
 sendkit_extension_owner(Oid extension)
 {
@@ -148,6 +154,15 @@ check_kind(Relation relation, Oid owner)
 		report_altered(NameStr(class->relname), "It must belong to the extension's owner.");
 }
 
+/*
+ * Opens a table of the extension, and locks it until the end of the
+ * transaction; close it with table_close(relation, NoLock).  It is checked
+ * after it was locked: it is a plain, permanent table, a member of the
+ * extension, belongs to the extension's owner and begins with these columns.
+ * Returns NULL if wait is false and somebody holds a lock that is in the way.
+ * Raises 42P01 if there is no such table (or no such extension any more), 55000
+ * if it has been altered, and what waiting for a lock raises.
+ */
 Relation
 sendkit_table_open(Oid extension, const char *name, LOCKMODE mode, bool wait,
 				   const SendkitColumn *columns, int ncolumns)
@@ -172,6 +187,7 @@ sendkit_table_open(Oid extension, const char *name, LOCKMODE mode, bool wait,
 	return relation;
 }
 
+/* Returns the OID of a sequence of the extension.  Raises 42P01 if there is none. */
 Oid
 sendkit_sequence_of(Oid extension, const char *name)
 {

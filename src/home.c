@@ -16,6 +16,9 @@
  * What the guard cannot tell is a physical copy from a failover: they are the
  * same to the last byte.
  *
+ * All functions here take the extension's OID (extension.c), need a transaction,
+ * and raise what sendkit_table_open() raises.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -107,12 +110,14 @@ is_here_and_close(Relation home)
 	return here;
 }
 
+/* Is this database the home, so that revocations may be delivered? */
 bool
 sendkit_home_is_here(Oid extension)
 {
 	return is_here_and_close(open_home(extension, AccessShareLock, true));
 }
 
+/* The same without waiting for a lock */
 SendkitHome
 sendkit_home_look(Oid extension)
 {
@@ -123,6 +128,10 @@ sendkit_home_look(Oid extension)
 	return is_here_and_close(home) ? SENDKIT_HOME_HERE : SENDKIT_HOME_ELSEWHERE;
 }
 
+/*
+ * Raises 55000, with a hint that names sendkit_adopt_revocations(), if this
+ * database is a copy: a stored key belongs to the original.
+ */
 void
 sendkit_home_check(Oid extension)
 {
@@ -162,6 +171,7 @@ enter_this_database(Relation home)
 	CatalogTupleInsert(home, heap_form_tuple(RelationGetDescr(home), values, nulls));
 }
 
+/* Makes this database the home.  Returns whether it was another one before. */
 bool
 sendkit_home_adopt(Oid extension)
 {

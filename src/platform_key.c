@@ -16,8 +16,9 @@
 #define PLATFORM_KEY_PREFIX SENDKIT_KEY_PREFIX "user_"
 
 /*
- * Anything but visible ASCII could end the header and begin another one, or be
- * changed on its way.
+ * Returns NULL if a key can be sent, else a whole sentence that says why not,
+ * without a character of the key.  Anything but visible ASCII could end the
+ * header and begin another one, or be changed on its way.  Cannot raise an error.
  */
 const char *
 sendkit_platform_key_fault(const char *key, size_t len)
@@ -34,6 +35,10 @@ sendkit_platform_key_fault(const char *key, size_t len)
 	return NULL;
 }
 
+/*
+ * Does the key begin as platform keys do, and workspace keys don't?  Cannot
+ * raise an error.
+ */
 bool
 sendkit_platform_key_is_likely(const char *key)
 {

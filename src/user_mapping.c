@@ -138,6 +138,11 @@ check_usage(Oid server, Oid role)
 		aclcheck_error(result, OBJECT_FOREIGN_SERVER, SENDKIT_SERVER_NAME);
 }
 
+/*
+ * Finds the key in the role's user mapping, or, if it has none, in PUBLIC's.
+ * Returns false if there is no mapping, or no usable key in it.  Raises 42501
+ * if there is a mapping and the role has no USAGE on the server.
+ */
 bool
 sendkit_user_mapping_find(Oid role, SendkitStoredKey *stored)
 {

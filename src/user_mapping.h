@@ -21,11 +21,6 @@ typedef struct SendkitStoredKey
 	char		key[SENDKIT_MAX_KEY_LENGTH + 1];
 } SendkitStoredKey;
 
-/*
- * Finds the key in the role's user mapping, or, if it has none, in PUBLIC's.
- * Returns false if there is no mapping, or no usable key in it.  Raises 42501
- * if there is a mapping and the role has no USAGE on the server.
- */
 extern bool sendkit_user_mapping_find(Oid role, SendkitStoredKey *stored);
 
 #endif							/* SENDKIT_USER_MAPPING_H */
