@@ -935,13 +935,18 @@ give_memory_back(void)
 #endif
 }
 
-/* Keeps the pool for the next use, if that is not too much to keep. */
+/*
+ * Keeps the pool for the next use, if that is not too much to keep, and nothing
+ * in it waits for us: libcurl takes its time to end a connection (8.10 and later),
+ * for which it would have to be entered.
+ */
 static void
 leave_pool(void)
 {
 	bool		was_large = pool->concurrency > MAX_IDLE;
 
-	if (pool->nactive > 0 || pool->sockets.opened > MAX_IDLE)
+	if (pool->nactive > 0 || pool->sockets.opened > MAX_IDLE ||
+		sendkit_sockets_any_wanted(&pool->sockets))
 		drop_pool();
 	else
 	{

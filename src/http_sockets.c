@@ -329,6 +329,18 @@ sendkit_sockets_watch(SendkitSockets *sockets, curl_socket_t fd, int what)
 	return register_events(sockets, fd, entry, events);
 }
 
+/* Does libcurl wait for anything on a socket of ours? */
+bool
+sendkit_sockets_any_wanted(const SendkitSockets *sockets)
+{
+	for (int fd = 0; fd < sockets->size; fd++)
+	{
+		if (sockets->sockets[fd].ours && sockets->sockets[fd].wanted)
+			return true;
+	}
+	return false;
+}
+
 /* --- what the connection that libcurl has chosen is like --- */
 
 /*

@@ -67,6 +67,7 @@ extern int	sendkit_sockets_close(SendkitSockets *sockets, curl_socket_t fd);
 
 extern bool sendkit_sockets_watch(SendkitSockets *sockets, curl_socket_t fd, int what);
 
+extern bool sendkit_sockets_any_wanted(const SendkitSockets *sockets);
 extern bool sendkit_sockets_are_quiet(const SendkitSockets *sockets, int local_port);
 extern bool sendkit_sockets_have_ended(const SendkitSockets *sockets, int local_port);
 

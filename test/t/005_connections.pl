@@ -176,6 +176,21 @@ foreach my $listener (grep { $_ ne 'nghttpx' } @listeners)
 			"$name: another connection");
 	}
 
+	# What is not kept is ended soon, though nobody enters libcurl again.  (That an
+	# HTTP/2 connection is to be ended may be told after the answer.)
+	foreach my $directives ('close', 'fin=headers', 'status=500;fin=body')
+	{
+		next if $listener eq 'h2' && $directives eq 'close';
+		my $name = "$listener, $directives: the connection";
+		my $since = time();
+		connection_used($name, %set);
+		$session->call('ws-' . ++$serial . ";$directives", set => { max_retries => 0 });
+		wait_until(sub { $api->stats->{open} == 0 }, 'none is open');
+		# those that are kept are closed after half a minute
+		cmp_ok(time() - $since, '<', 20, "$name is ended");
+	}
+	$session->query('RESET sendkit.max_retries');
+
 	# No pause between the end and the next request.  By HTTP/2 that request may
 	# cross the announcement, so there it may be lost; but never doubled.
 	my $id = 'ws-hurry-' . ++$serial;

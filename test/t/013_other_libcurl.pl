@@ -51,7 +51,7 @@ foreach my $lacking ('', 'rtsp', 'http2', 'rtsp http2', '7.80.0', '7.80.0 rtsp',
 	my $node = start_node(
 		$api,
 		name => 'n' . ($lacking =~ s/\W/_/gr),
-		conf => "sendkit.max_retries = 0\nsendkit.request_timeout = 5s\n",
+		conf => "sendkit.max_retries = 0\nsendkit.request_timeout = 30s\n",
 		env => { CURL_LACKS => $lacking, $lacking ? (LD_PRELOAD => $shim) : () });
 	my $session = SendkitTest::Session->new($node);
 	my @listeners = grep { $api->port($_) } 'http', 'https', 'h2';
