@@ -32,7 +32,7 @@ ok(!ref $meta->{$_} && length $meta->{$_}, "$_ is a text")
   for qw(abstract description license maintainer name release_status generated_by);
 unlike($meta->{name}, qr{[\s/\\\0-\x1f\x7f]|^.?$}, 'the name is a term');
 is($meta->{license}, 'postgresql', 'the license is one that PGXN knows');
-like($meta->{maintainer}, qr/^[^<>]+ <[^<>@\s]+\@[^<>@\s]+>$/, 'the maintainer has an address');
+like($meta->{maintainer}, qr/^[^<>]+ <[^<>@\s]+\@[^<>@\s]+>$/, 'the maintainer is one as packages want it');
 ok(scalar(grep { $meta->{release_status} eq $_ } qw(stable testing unstable)), 'the status is one of three');
 is($meta->{'meta-spec'}{version}, '1.0.0', 'it follows the specification 1.0.0');
 is($meta->{version}, $semantic, 'the version is that of the control file');
@@ -67,6 +67,8 @@ sub like_file
 like_file('debian/changelog', qr/\Asendkit \(\Q$version\E-\d+\) /, 'its first entry is of this version');
 like_file('packaging/sendkit.spec', qr/^Version: +\Q$version\E$/m, 'it is for this version');
 like_file('CHANGELOG.md', qr/\A# Changelog\n\n## \Q$version\E /, 'its first entry is of this version');
+like_file($_, qr/^(?:Maintainer:| --|\* \w+ \w+ \d+ \d+) \Q$meta->{maintainer}\E/m, 'it names the same maintainer')
+  for qw(debian/control.in debian/control debian/changelog packaging/sendkit.spec);
 like_file('Makefile', qr/^EXTVERSION = \$\(shell sed/m, 'it reads the control file');
 is(join("\n", glob "sendkit--$version.sql"), "sendkit--$version.sql", 'the SQL of this version is here');
 
