@@ -104,4 +104,4 @@ SELECT r.success FROM sendkit_delete_api_keys(ARRAY[1, 2]::bigint[]::text[], 'sk
 SELECT r.success FROM sendkit_delete_api_key('alright', 'sk_user_arguments') AS r;
 
 -- Nothing of all that was sent but what succeeded.
-\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET '/requests?fields=n,id,status'
+\! $STANDIN_CTL GET '/requests?fields=n,id,status'

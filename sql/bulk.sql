@@ -11,7 +11,7 @@ SET ROLE regress_sendkit_bulk;
 SELECT * FROM sendkit_delete_api_keys(ARRAY[
 	'bulk-1', 'absent-1', 'bulk-2;body=nested-forbidden', 'bulk-1',
 	'bulk-3;status=503;retry-after=0', 'bulk-4;status=500', 'absent-1', 'bulk-5'], 'sk_user_bulk');
-\! "${PYTHON:-/usr/bin/python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET '/requests?fields=id' | sort
+\! $STANDIN_CTL GET '/requests?fields=id' | sort
 
 -- A multidimensional array is read in storage order.
 SELECT workspace_id, outcome
@@ -27,7 +27,7 @@ RESET sendkit.max_concurrency;
 
 -- An empty array returns no rows and sends nothing; mistakes are found before
 -- anything leaves, wherever they stand.
-\! "${PYTHON:-/usr/bin/python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" POST /reset > /dev/null
+\! $STANDIN_CTL POST /reset > /dev/null
 SELECT * FROM sendkit_delete_api_keys('{}', 'sk_user_bulk');
 SELECT * FROM sendkit_delete_api_keys('{}', NULL);
 SELECT * FROM sendkit_delete_api_keys(NULL, 'sk_user_bulk');
@@ -36,7 +36,7 @@ SELECT * FROM sendkit_delete_api_keys(ARRAY['bulk-11', 'bulk-12', '..'], 'sk_use
 SELECT * FROM sendkit_delete_api_keys(ARRAY['bulk-11', ''], 'sk_user_bulk');
 SELECT * FROM sendkit_delete_api_keys(ARRAY['bulk-11', 'bulk-12'], 'not a key');
 SELECT * FROM sendkit_delete_api_keys(ARRAY['bulk-11', 'bulk-12'], NULL);
-\! "${PYTHON:-/usr/bin/python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET '/requests?fields=id'
+\! $STANDIN_CTL GET '/requests?fields=id'
 
 -- A key of the wrong kind is told about once.
 SELECT outcome, count(*) FROM sendkit_delete_api_keys(
@@ -44,7 +44,7 @@ SELECT outcome, count(*) FROM sendkit_delete_api_keys(
 
 -- The API's details, whatever they are: hostile JSON never raises an error, a
 -- number beyond reason becomes a text, and keys are masked.
-\! "${PYTHON:-/usr/bin/python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" POST /bodies '{"huge": {"status": 403, "text": "{\"error\": {\"code\": \"X\", \"message\": \"m\", \"details\": [1e999999, 1e-9, 12.50, {\"a\": [null, true, \"tab\\there\"]}, \"sk_user_bulk\", {\"sk_user_bulk\": \"sk\\u005fuser\\u005fbulk\"}]}}"}, "notarray": {"status": 403, "text": "{\"error\": {\"code\": \"X\", \"message\": \"m\", \"details\": {\"a\": 1}}}"}}' > /dev/null
+\! $STANDIN_CTL POST /bodies '{"huge": {"status": 403, "text": "{\"error\": {\"code\": \"X\", \"message\": \"m\", \"details\": [1e999999, 1e-9, 12.50, {\"a\": [null, true, \"tab\\there\"]}, \"sk_user_bulk\", {\"sk_user_bulk\": \"sk\\u005fuser\\u005fbulk\"}]}}"}, "notarray": {"status": 403, "text": "{\"error\": {\"code\": \"X\", \"message\": \"m\", \"details\": {\"a\": 1}}}"}}' > /dev/null
 SELECT workspace_id, outcome, error_code, details
 FROM sendkit_delete_api_keys(ARRAY['d1;body=huge', 'd2;body=notarray', 'd3;body=forbidden'], 'sk_user_bulk');
 

@@ -7,7 +7,7 @@
 --
 
 -- Shows which key each id was asked with since the last time.
-\setenv KEYS_USED 'ctl() { "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" "$@"; }; ctl GET "/requests?fields=id,headers" | sed "s/.*.id.: .\\(.*\\)., .headers.*X-Api-Key., .\\([^,]*\\).\\].*/\\1: \\2/"; ctl POST /reset >/dev/null'
+\setenv KEYS_USED '$STANDIN_CTL GET "/requests?fields=id,headers" | sed "s/.*.id.: .\\(.*\\)., .headers.*X-Api-Key., .\\([^,]*\\).\\].*/\\1: \\2/"; $STANDIN_CTL POST /reset >/dev/null'
 \set SHOW_CONTEXT never
 
 CREATE ROLE regress_sendkit_billing;

@@ -3,10 +3,10 @@
 -- words come back. The API is a stand-in, one per script: see test/standin.
 --
 -- A workspace has a key ...
-\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET '/keys?id=665a1b2c3d4e5f6a7b8c9d0e'
+\! $STANDIN_CTL GET '/keys?id=665a1b2c3d4e5f6a7b8c9d0e'
 SELECT * FROM sendkit_delete_api_key('665a1b2c3d4e5f6a7b8c9d0e', 'sk_user_demo');
 -- ... and then none, which the second call is told.
-\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET '/keys?id=665a1b2c3d4e5f6a7b8c9d0e'
+\! $STANDIN_CTL GET '/keys?id=665a1b2c3d4e5f6a7b8c9d0e'
 SELECT * FROM sendkit_delete_api_key('665a1b2c3d4e5f6a7b8c9d0e', 'sk_user_demo');
 -- A workspace that never had one.
 SELECT * FROM sendkit_delete_api_key('absent-workspace', 'sk_user_demo');
@@ -16,10 +16,10 @@ SELECT * FROM sendkit_delete_api_key('absent-workspace', 'sk_user_demo');
 SELECT * FROM sendkit_delete_api_key('refused-1', 'sk_user_unknown');
 SELECT * FROM sendkit_delete_api_key('refused-2', 'sk_user_norole');
 SELECT * FROM sendkit_delete_api_key('refused-3', 'sk_a_workspace_key');
-\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET /keys
+\! $STANDIN_CTL GET /keys
 
 -- Each call asked once, and the id is what it asked about.
-\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET '/requests?fields=n,method,id,status'
+\! $STANDIN_CTL GET '/requests?fields=n,method,id,status'
 
 -- Arguments by name, and the result as one value of its own type.
 SELECT sendkit_delete_api_key(workspace_id => 'named', platform_key => 'sk_user_demo');

@@ -80,7 +80,7 @@ SELECT pg_temp.by_id('\xeda080');
 SELECT pg_temp.by_id('\xc280');
 
 -- On the wire it was UTF-8 every time.
-\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET '/requests?fields=target' | grep -v -e '%3B' -e key/ | cut -c 1-60
+\! $STANDIN_CTL GET '/requests?fields=target' | grep -v -e '%3B' -e key/ | cut -c 1-60
 
 -- Keys are ASCII: any other byte is refused in whichever encoding.
 SELECT sendkit_delete_api_key('key', convert_from('\x736b5f757365725fc3a9', 'SQL_ASCII'));

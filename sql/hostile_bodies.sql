@@ -77,7 +77,7 @@ FROM (VALUES ('blanks around', E'\t\r\n {"success":true} \n'),
 	 pg_temp.answer(200, convert_to(body, 'UTF8')) AS r;
 
 -- (two bodies that are too long for an id)
-\! deep() { printf '%*s' "$1" | tr ' ' "$2"; }; body() { printf '{\\"success\\": true, \\"a\\": %s%s}' "$(deep $1 '[')" "$(deep $1 ']')"; }; "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" POST /bodies "{\"nested-64\": \"$(body 63)\", \"nested-65\": \"$(body 64)\"}"
+\! deep() { printf '%*s' "$1" | tr ' ' "$2"; }; body() { printf '{\\"success\\": true, \\"a\\": %s%s}' "$(deep $1 '[')" "$(deep $1 ']')"; }; $STANDIN_CTL POST /bodies "{\"nested-64\": \"$(body 63)\", \"nested-65\": \"$(body 64)\"}"
 SELECT * FROM pg_temp.delete('depth;body=nested-64');
 SELECT * FROM pg_temp.delete('depth;body=nested-65');
 

@@ -83,22 +83,22 @@ FROM unnest(ARRAY['http10', 'chunked', 'until-close', 'close', 'delay=0.01', 'dr
 -- A connection that the server has closed in the meantime is not used again.
 -- (The second call makes sure that the first one's work is done.)
 SELECT * FROM pg_temp.delete('kept');
-\! for call in 'POST /close-idle' 'GET /keys?id=kept'; do "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" $call; done
+\! for call in 'POST /close-idle' 'GET /keys?id=kept'; do $STANDIN_CTL $call; done
 SELECT * FROM pg_temp.delete('kept');
 SELECT * FROM pg_temp.delete('kept-not;close-silently');
-\! for call in 'POST /close-idle' 'GET /keys?id=kept'; do "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" $call; done
+\! for call in 'POST /close-idle' 'GET /keys?id=kept'; do $STANDIN_CTL $call; done
 SELECT * FROM pg_temp.delete('kept-anew');
 -- Nor is one on which an answer waits that nobody asked for: it would be taken for
 -- the next one.
 SELECT * FROM pg_temp.delete('trap;status=403;unsolicited=deleted;unsolicited-after=0.01');
-\! sleep 0.05; for call in 1 2; do "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET /stats >/dev/null; done
+\! sleep 0.05; for call in 1 2; do $STANDIN_CTL GET /stats >/dev/null; done
 SELECT * FROM pg_temp.delete('trapped;status=403');
 
 -- A redirect is not followed: the second host would say "deleted" to anything.
 SELECT status, r.*
 FROM unnest(ARRAY[301, 302, 303, 307, 308]) AS status,
 	 pg_temp.delete(format('redirected;redirect=second;status=%s', status)) AS r;
-\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET /second-requests
+\! $STANDIN_CTL GET /second-requests
 
 -- The connection ends too early: that of the first two was used before, and
 -- the others are new.
@@ -109,7 +109,7 @@ FROM unnest(ARRAY['reset=request', 'fin=request', 'reset=headers', 'fin=headers'
 SELECT * FROM pg_temp.delete('cut-off-no-more');
 SELECT * FROM pg_temp.delete('cut-off-reused;fin=request');
 -- None of them was asked twice.
-\set requests `"${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET "/requests?fields=id"`
+\set requests `$STANDIN_CTL GET "/requests?fields=id"`
 SELECT id, count(*)
 FROM regexp_split_to_table(:'requests', E'\n') AS r, json_to_record(r::json) AS j(id text)
 WHERE id LIKE 'cut-off%'

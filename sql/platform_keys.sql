@@ -18,7 +18,7 @@ FROM keys, sendkit_delete_api_key('ws-' || n, key) AS r
 GROUP BY 1, 2;
 
 -- One header of that name, with the key as its value, and none injected.
-\set requests `"${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET "/requests?fields=n,headers"`
+\set requests `$STANDIN_CTL GET "/requests?fields=n,headers"`
 CREATE TEMP TABLE seen AS
 SELECT n, header ->> 0 AS name, header ->> 1 AS value
 FROM regexp_split_to_table(:'requests', E'\n') AS line,

@@ -31,7 +31,7 @@ REVOKE EXECUTE ON FUNCTION sendkit_delete_api_key FROM regress_sendkit_billing;
 SET ROLE regress_sendkit_billing;
 SELECT * FROM sendkit_delete_api_key('revoked', 'sk_user_privileges');
 RESET ROLE;
-\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET '/requests?fields=n,id'
+\! $STANDIN_CTL GET '/requests?fields=n,id'
 
 -- The message about a missing key names the role that called.
 GRANT EXECUTE ON FUNCTION sendkit_delete_api_key TO regress_sendkit_billing;

@@ -7,7 +7,7 @@
 -- Requests are shown as the API got them, since it is the one who knows (a
 -- stand-in, one per script: see test/standin).
 --
-\setenv REQUESTS 'ctl() { "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" "$@"; }; ctl GET "/requests?fields=id" | LC_ALL=C sort; ctl POST /reset >/dev/null'
+\setenv REQUESTS '$STANDIN_CTL GET "/requests?fields=id" | LC_ALL=C sort; $STANDIN_CTL POST /reset >/dev/null'
 \set SHOW_CONTEXT never
 TRUNCATE sendkit_revocation RESTART IDENTITY;
 -- One at a time, and in order
@@ -429,7 +429,7 @@ SELECT current_user;
 SELECT * FROM sendkit_revocation;
 RESET ROLE;
 SELECT workspace_id, state, attempts, outcome FROM sendkit_revocation;
-\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET "/requests?fields=headers" | grep -o 'sk_user_[a-z]*'
+\! $STANDIN_CTL GET "/requests?fields=headers" | grep -o 'sk_user_[a-z]*'
 \! eval "$REQUESTS" >/dev/null
 -- So have those who retry, cancel and adopt.
 GRANT EXECUTE ON FUNCTION sendkit_retry_revocations, sendkit_cancel_revocations, sendkit_adopt_revocations TO regress_sendkit_runner;

@@ -80,7 +80,7 @@ RESET statement_timeout;
 RESET sendkit.request_timeout;
 
 -- How often each was asked.
-\set requests `"${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET "/requests?fields=id,status"`
+\set requests `$STANDIN_CTL GET "/requests?fields=id,status"`
 SELECT id, count(*), string_agg(coalesce(status::text, '-'), ' ' ORDER BY line) AS statuses
 FROM regexp_split_to_table(:'requests', E'\n') WITH ORDINALITY AS r(request, line),
 	 json_to_record(request::json) AS j(id text, status int)

@@ -194,4 +194,4 @@ SELECT set_config('sendkit.base_url', 'http://localhost:' || :'second', false) \
 SELECT success FROM sendkit_delete_api_key('absent-there', 'sk_user_settings');
 RESET sendkit.base_url;
 SELECT success FROM sendkit_delete_api_key('absent-again', 'sk_user_settings');
-\! for call in requests second-requests; do "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET "/$call?fields=target"; done
+\! for call in requests second-requests; do $STANDIN_CTL GET "/$call?fields=target"; done

@@ -20,7 +20,7 @@ EXPLAIN (COSTS OFF) EXECUTE explained('sk_user_statements');
 CREATE VIEW explained AS SELECT * FROM sendkit_delete_api_key('explained-5', 'sk_user_statements');
 DROP VIEW explained;
 \o
-\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET /requests
+\! $STANDIN_CTL GET /requests
 -- Not even a NULL is quietly skipped.
 \set VERBOSITY sqlstate
 SELECT sendkit_delete_api_key('no-key', NULL) IS NULL;
@@ -32,8 +32,8 @@ SELECT * FROM sendkit_delete_api_key('from', 'sk_user_statements');
 SELECT i, r.* FROM generate_series(1, 3) AS i, LATERAL sendkit_delete_api_key('lateral-' || i, 'sk_user_statements') AS r;
 SELECT (sendkit_delete_api_key('star', 'sk_user_statements')).*;
 SELECT (r).* FROM (SELECT sendkit_delete_api_key('offset', 'sk_user_statements') OFFSET 0) AS t(r);
-\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET '/requests?fields=n,id'
-\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" POST /reset
+\! $STANDIN_CTL GET '/requests?fields=n,id'
+\! $STANDIN_CTL POST /reset
 
 -- In WHERE, CASE, RETURNING, a CTE and a cursor
 SELECT i FROM generate_series(1, 3) AS i WHERE (pg_temp.delete('where-' || i)).success ORDER BY i;
@@ -50,8 +50,8 @@ FETCH 2 FROM c;
 COMMIT;
 -- LIMIT stops it, too, since nothing has to be sorted.
 SELECT (pg_temp.delete('limit-' || i)).success FROM generate_series(1, 5) AS i LIMIT 2;
-\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET '/requests?fields=n,id'
-\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" POST /reset
+\! $STANDIN_CTL GET '/requests?fields=n,id'
+\! $STANDIN_CTL POST /reset
 
 -- PL/pgSQL
 DO $$
@@ -90,7 +90,7 @@ COMMIT;
 BEGIN;
 SELECT * FROM pg_temp.delete('rolled-back');
 ROLLBACK;
-\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET '/keys?id=rolled-back'
+\! $STANDIN_CTL GET '/keys?id=rolled-back'
 BEGIN;
 SAVEPOINT s;
 SELECT * FROM pg_temp.delete('rolled-back-to');
@@ -109,13 +109,13 @@ BEGIN;
 SELECT 1 / 0;
 SELECT * FROM pg_temp.delete('failed');
 ROLLBACK;
-\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET '/requests?id=failed'
+\! $STANDIN_CTL GET '/requests?id=failed'
 
 -- Many rows in one statement, over one connection.
-\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" POST /reset
+\! $STANDIN_CTL POST /reset
 SELECT (r).success, (r).message, count(*)
 FROM (SELECT pg_temp.delete(CASE WHEN i % 2 = 0 THEN 'many-' ELSE 'absent-' END || i) FROM generate_series(1, 500) AS i OFFSET 0) AS t(r)
 GROUP BY 1, 2 ORDER BY 1;
-\set requests `"${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET "/requests?fields=id,connection"`
+\set requests `$STANDIN_CTL GET "/requests?fields=id,connection"`
 SELECT count(*), count(DISTINCT id) AS ids, count(DISTINCT connection) AS connections
 FROM regexp_split_to_table(:'requests', E'\n') AS r, json_to_record(r::json) AS j(id text, connection int);

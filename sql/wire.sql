@@ -22,16 +22,16 @@ AS $$
 $$ LANGUAGE sql;
 
 SELECT * FROM sendkit_delete_api_key('665a1b2c3d4e5f6a7b8c9d0e', 'sk_user_wire_1');
-\set request `"${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET /requests | tail -n 1`
+\set request `$STANDIN_CTL GET /requests | tail -n 1`
 SELECT * FROM pg_temp.show(:'request');
 
 -- The second request, on the same connection, is as the first but for its key:
 -- nothing of an earlier call or of an answer comes along.
 SELECT * FROM sendkit_delete_api_key('cookie;status=403;header=Set-Cookie:a=b%3B+path=/;header=ETag:"x"', 'sk_user_wire_2');
 SELECT * FROM sendkit_delete_api_key('665a1b2c3d4e5f6a7b8c9d0f', 'sk_user_wire_3');
-\set request `"${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET /requests | tail -n 1`
+\set request `$STANDIN_CTL GET /requests | tail -n 1`
 SELECT * FROM pg_temp.show(:'request');
-\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET '/requests?fields=n,connection'
+\! $STANDIN_CTL GET '/requests?fields=n,connection'
 
 -- A path in base_url is kept; slashes at its end are not doubled. Nothing in it
 -- is folded or encoded anew. A connection is never used under another base_url.
@@ -48,6 +48,6 @@ FROM unnest(ARRAY['', '/', '//', '/prefix', '/prefix/', '/a/b.c/~d///', '/a/./b/
 				  '/%7E%2F%20', '/%2e%2e/c%2fd', '/v1/workspaces/x']) WITH ORDINALITY AS p(path, n),
 	 pg_temp.delete('path-' || n, format('http://127.0.0.1:%s%s', :'http', path)) AS r;
 SELECT r.success FROM pg_temp.delete('by-name', 'http://localhost:' || :'http') AS r;
-\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET '/requests?fields=connection,target' | tail -n 11
-\set request `"${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET /requests | tail -n 1`
+\! $STANDIN_CTL GET '/requests?fields=connection,target' | tail -n 11
+\set request `$STANDIN_CTL GET /requests | tail -n 1`
 SELECT * FROM pg_temp.show(:'request') AS line WHERE line LIKE 'Host:%';

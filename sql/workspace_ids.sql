@@ -44,7 +44,7 @@ FROM ids, sendkit_delete_api_key(id, 'sk_user_ids') AS r
 GROUP BY 1, 2;
 
 -- What the API got: the path on the wire, and the id that it reads from it.
-\set requests `"${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET "/requests?fields=n,id,target"`
+\set requests `$STANDIN_CTL GET "/requests?fields=n,id,target"`
 SELECT n, left(target, 70) AS target, r.id = ids.id AS same
 FROM regexp_split_to_table(:'requests', E'\n') AS line,
 	 json_to_record(line::json) AS r(n int, id text, target text)
@@ -59,7 +59,7 @@ FROM unnest(ARRAY['Same', 'Same', 'same']) AS id,
 -- From a varchar, and from a char(n), whose blanks at the end are none.
 SELECT * FROM sendkit_delete_api_key('varchar'::varchar, 'sk_user_ids');
 SELECT * FROM sendkit_delete_api_key('char'::char(10), 'sk_user_ids');
-\! "${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET '/requests?fields=n,target' | tail -n 2
+\! $STANDIN_CTL GET '/requests?fields=n,target' | tail -n 2
 
 -- From a row so long that its columns are compressed, or stored elsewhere.
 CREATE TEMP TABLE long_rows (id text, key text, filler text);
@@ -70,7 +70,7 @@ SELECT pg_column_size(key) < 512 AS compressed,
 	   pg_relation_size((SELECT reltoastrelid FROM pg_class WHERE oid = 'long_rows'::regclass)) > 0 AS elsewhere
 FROM long_rows;
 SELECT r.* FROM long_rows, sendkit_delete_api_key(id, key) AS r;
-\set request `"${PYTHON:-python3}" "$STANDIN_DIR" ctl "$STANDIN_CONTROL" GET "/requests?fields=id,headers" | tail -n 1`
+\set request `$STANDIN_CTL GET "/requests?fields=id,headers" | tail -n 1`
 SELECT :'request'::json ->> 'id' = id AS same_id,
 	   strpos(:'request', '"' || key || '"') > 0 AS same_key
 FROM long_rows;

@@ -167,7 +167,10 @@ def command_environment(facts):
     environment = dict(os.environ)
     for name, value in facts.items():
         environment["STANDIN_" + name.upper()] = str(value)
-    environment["STANDIN_DIR"] = os.path.dirname(os.path.abspath(__file__))
+    # to be split by a shell: none of these has a blank, or make would not run us
+    environment["STANDIN_CTL"] = " ".join([
+        sys.executable, os.path.dirname(os.path.abspath(__file__)), "ctl",
+        str(facts["control"])])
     environment["PGOPTIONS"] = (
         environment.get("PGOPTIONS", "") +
         " -c sendkit.base_url=http://%s:%d" % (HOST, facts["http"]) +
