@@ -197,6 +197,21 @@ my @places = (
 			finish($client);
 			return $query;
 		} ],
+	[ 'CONTEXT that the client gets', 'literal',
+		sub {
+			my ($form) = @_;
+			my %function = (
+				literal => "PERFORM * FROM sendkit_delete_api_key('..', '$key{literal}')",
+				bound => "PERFORM * FROM sendkit_delete_api_key('..', key)",
+				table => "PERFORM r.* FROM secret, sendkit_delete_api_key('..', secret.key) r");
+			my $client = login();
+			$client->query("CREATE FUNCTION pg_temp.revoke(key text) RETURNS void LANGUAGE plpgsql AS"
+				  . " \$body\$ BEGIN $function{$form}; END \$body\$");
+			my $answer = $client->query('SELECT pg_temp.revoke($1)', $form eq 'bound' ? $key{bound} : 'none');
+			$client->vanish;
+			die $answer unless $answer =~ /SQL statement/;
+			return $answer;
+		} ],
 	[ 'pg_stat_statements', '',
 		sub {
 			my ($form) = @_;

@@ -609,8 +609,33 @@ foreach my $step (split /\n/, $node->safe_psql('ready', 'SELECT step FROM sendki
 	is(scalar rows_about($step), 1, "the README has the step $step");
 }
 
+# --- caveats -------------------------------------------------------------------------
+
+# Those that follow from PostgreSQL's own rules, and that no other test shows.
+$node->safe_psql('ready', <<'SQL');
+CREATE ROLE shop LOGIN;
+CREATE TABLE parts (id text, part int) PARTITION BY LIST (part);
+CREATE TABLE part_1 PARTITION OF parts FOR VALUES IN (1);
+CREATE TABLE part_2 PARTITION OF parts FOR VALUES IN (2);
+CREATE TRIGGER revoke_api_key AFTER DELETE ON parts FOR EACH ROW EXECUTE FUNCTION sendkit_revoke_on_delete('id');
+GRANT SELECT, DELETE ON parts TO shop;
+INSERT INTO parts VALUES ('detached', 1), ('dropped', 2), ('removed', 1);
+SQL
+{
+	local $ENV{PGUSER} = 'shop';
+	my (undef, undef, $error) = $node->psql('ready', "DELETE FROM parts WHERE id = 'removed'; SELECT lastval()");
+	like($error, qr/permission denied for sequence/, 'lastval() after a removal cannot be read');
+	$node->command_fails_like([ 'pg_dump', '-f', '/dev/null', '-t', 'sendkit_revocation', '-d', $node->connstr('ready') ],
+		qr/permission denied/, 'pg_dump without rights on the queue fails');
+}
+$node->safe_psql('ready', 'ALTER TABLE parts DETACH PARTITION part_1; DROP TABLE part_2');
+is($node->safe_psql('ready', 'SELECT workspace_id FROM sendkit_revocation'), 'removed',
+	'a partition that is detached or dropped fires nothing');
+
+# --- links and names of files -----------------------------------------------------------
+
 # Links lead to headings and files that are there.
-foreach my $file ('README.md', 'CONTRIBUTING.md', 'SECURITY.md', glob 'doc/*.md')
+foreach my $file ('README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'bench/README.md', glob 'doc/*.md')
 {
 	my $text = slurp_file($file);
 	my ($here) = $file =~ m{^(.*/)?};
@@ -627,6 +652,10 @@ foreach my $file ('README.md', 'CONTRIBUTING.md', 'SECURITY.md', glob 'doc/*.md'
 		}
 		ok($good, "$file: $link leads somewhere");
 	}
+	# tests are named with or without folder and ending
+	my @tests = map { /^sql/ ? "$_.sql" : "test/t/$_.pl" }
+	  grep { defined } $text =~ m{(?:\btest/t/|`)(\d{3}_\w+)|`(sql/\w+)`}g;
+	is(join(' ', grep { !-e } @tests), '', "$file: every test that it names is there");
 }
 
 
