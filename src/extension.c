@@ -26,6 +26,7 @@
 #include "catalog/pg_extension.h"
 #include "catalog/pg_proc.h"
 #include "storage/lmgr.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -50,9 +51,12 @@ sendkit_extension_of(Oid function)
 	return extension;
 }
 
-/* Returns false if there is no such extension any more. */
+/*
+ * Reads what is asked for: pointers may be NULL.  Returns false if there is no
+ * such extension any more.
+ */
 static bool
-read_extension(Oid extension, Oid *schema, Oid *owner)
+read_extension(Oid extension, Oid *schema, Oid *owner, char **version)
 {
 	Relation	catalog = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyData key;
@@ -65,26 +69,53 @@ read_extension(Oid extension, Oid *schema, Oid *owner)
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
 	{
-		*schema = ((Form_pg_extension) GETSTRUCT(tuple))->extnamespace;
-		*owner = ((Form_pg_extension) GETSTRUCT(tuple))->extowner;
+		Form_pg_extension form = (Form_pg_extension) GETSTRUCT(tuple);
+		bool		isnull;
+
+		if (schema)
+			*schema = form->extnamespace;
+		*owner = form->extowner;
+		if (version)
+			*version = TextDatumGetCString(heap_getattr(tuple, Anum_pg_extension_extversion,
+														RelationGetDescr(catalog), &isnull));
 	}
 	systable_endscan(scan);
 	table_close(catalog, AccessShareLock);
 	return HeapTupleIsValid(tuple);
 }
 
+static void
+report_no_extension(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("extension \"sendkit\" does not exist")));
+}
+
 /* Returns who owns an extension.  Raises 42704 if there is none any more. */
 Oid
 sendkit_extension_owner(Oid extension)
 {
-	Oid			schema;
 	Oid			owner;
 
-	if (!read_extension(extension, &schema, &owner))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("extension \"sendkit\" does not exist")));
+	if (!read_extension(extension, NULL, &owner, NULL))
+		report_no_extension();
 	return owner;
+}
+
+/*
+ * Returns the version of an extension, in the current memory context.  Raises
+ * 42704 if there is none any more.
+ */
+char *
+sendkit_extension_version(Oid extension)
+{
+	Oid			owner;
+	char	   *version;
+
+	if (!read_extension(extension, NULL, &owner, &version))
+		report_no_extension();
+	return version;
 }
 
 /* Returns the OID of a member, or InvalidOid, and who ought to own it. */
@@ -94,7 +125,7 @@ find_member(Oid extension, const char *name, Oid *owner)
 	Oid			schema;
 	Oid			relation;
 
-	if (!read_extension(extension, &schema, owner))
+	if (!read_extension(extension, &schema, owner, NULL))
 		return InvalidOid;
 	relation = get_relname_relid(name, schema);
 	if (OidIsValid(relation) &&

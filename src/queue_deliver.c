@@ -259,10 +259,15 @@ count(SendkitDelivery *delivery, const Claim *claim)
 	}
 }
 
-/* What has been settled counts, now that the transaction has committed. */
+/*
+ * What has been settled counts, now that the transaction has committed.  To say
+ * anything would have a pending interrupt served, which has to wait until what
+ * is known has been saved.
+ */
 static void
 finish_settled(Run *run)
 {
+	HOLD_INTERRUPTS();
 	while (!dlist_is_empty(&run->settled))
 	{
 		Claim	   *claim = dlist_container(Claim, node, dlist_pop_head_node(&run->settled));
@@ -273,6 +278,18 @@ finish_settled(Run *run)
 			warn_failed(claim);
 		free_claim(claim);
 	}
+	RESUME_INTERRUPTS();
+}
+
+/* A delivery may never end, and what goes wrong must be heard of before. */
+static void
+tell(Run *run, SendkitQueue *queue)
+{
+	if (run->deliverer->tell == NULL)
+		return;
+	HOLD_INTERRUPTS();
+	run->deliverer->tell(run->delivery, queue);
+	RESUME_INTERRUPTS();
 }
 
 /* --- the books: settling --- */
@@ -499,6 +516,7 @@ enter_books(Run *run)
 	settle_answered(run, queue);
 	if (may_claim(run))
 		claim_more(run, queue);
+	tell(run, queue);
 	sendkit_queue_close(queue);
 }
 

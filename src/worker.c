@@ -24,6 +24,10 @@
  * is left behind that holds the place, waits for the lock to be released without a
  * session in the database, and only then connects, if the database is still there.
  *
+ * To a successor it also leaves its place when the extension has been updated: that
+ * one has the library that came with the update, or at least all that is known of
+ * the queue is new.
+ *
  * It connects as the bootstrap superuser, since only then it can find out whose
  * rights it is to have.  From there on each transaction runs as that role, in a
  * security-restricted context that it cannot leave.
@@ -100,7 +104,8 @@ typedef enum Ending
 {
 	STAYING,
 	LEAVING,					/* nothing to do, or wanted to end */
-	MAKING_WAY,					/* ... until somebody is done with the database */
+	HANDING_OVER,				/* to a successor, which waits until the database
+								 * is free, and has the library that is there now */
 } Ending;
 
 /* There is one per process. */
@@ -109,6 +114,7 @@ static struct
 	Oid			database;
 	Ending		ending;
 	Oid			role;			/* whose rights a transaction has */
+	char	   *version;		/* of the extension, when it was first seen */
 	MemoryContext context;		/* of a round */
 
 	/* the next round, by sendkit_clock_now() */
@@ -127,6 +133,7 @@ static struct
 	Complaint	overdue;
 	Complaint	copy;			/* the database is not the home */
 	int			put_off;		/* revocations, not yet told of */
+	int			noted;			/* of these, those of the delivery under way */
 } worker;
 
 /* --- the log --- */
@@ -163,7 +170,8 @@ complain_of_error(const ErrorData *error)
 static void
 complain_of_outage(const SendkitDelivery *delivery)
 {
-	worker.put_off += delivery->put_off;
+	worker.put_off += delivery->put_off - worker.noted;
+	worker.noted = delivery->put_off;
 	if (worker.put_off == 0 || !may_complain(&worker.outage))
 		return;
 	ereport(WARNING,
@@ -236,12 +244,12 @@ is_to_end(void)
 
 	/* PostgreSQL 19 asks us to leave so that somebody can have the database alone */
 	if (ProcDiePending)
-		worker.ending = database_is_locked(worker.database) ? MAKING_WAY : LEAVING;
+		worker.ending = database_is_locked(worker.database) ? HANDING_OVER : LEAVING;
 	else if (now >= worker.way_checked + WAY_INTERVAL_MS)
 	{
 		worker.way_checked = now;
 		if (database_is_locked(worker.database))
-			worker.ending = MAKING_WAY;
+			worker.ending = HANDING_OVER;
 	}
 	return worker.ending != STAYING;
 }
@@ -326,10 +334,25 @@ sendkit_worker_runs_as(Oid extension)
 typedef struct Prospect
 {
 	Oid			extension;		/* InvalidOid: there is none here */
+	bool		other_version;	/* of which we may know too little */
 	bool		shut;			/* the queue is locked */
 	SendkitHome home;			/* is the database */
 	TimestampTz next_due;
 } Prospect;
+
+/*
+ * Has the extension been updated since we began?  Then our library may be an
+ * old one, and what the old one knows of the queue may be wrong.
+ */
+static bool
+is_other_version(Oid extension)
+{
+	char	   *version = sendkit_extension_version(extension);
+
+	if (worker.version == NULL)
+		worker.version = MemoryContextStrdup(TopMemoryContext, version);
+	return strcmp(version, worker.version) != 0;
+}
 
 /* In a transaction */
 static void
@@ -342,6 +365,9 @@ look(Prospect *prospect)
 	worker.role = InvalidOid;
 	prospect->extension = get_extension_oid("sendkit", true);
 	if (!OidIsValid(prospect->extension))
+		return;
+	prospect->other_version = is_other_version(prospect->extension);
+	if (prospect->other_version)
 		return;
 	worker.role = sendkit_worker_runs_as(prospect->extension);
 	become_role();
@@ -418,6 +444,13 @@ linger(void)
 }
 
 static void
+tell(const SendkitDelivery *delivery, SendkitQueue *queue)
+{
+	complain_of_outage(delivery);
+	look_for_overdue(queue);
+}
+
+static void
 deliver(Oid extension)
 {
 	static const SendkitDeliverer deliverer = {
@@ -425,6 +458,7 @@ deliver(Oid extension)
 		.rollback = roll_back_and_begin,
 		.wish = wish,
 		.listen = sendkit_worker_listen,
+		.tell = tell,
 		.once = false,
 		.claim_until = DT_NOEND,
 	};
@@ -432,6 +466,7 @@ deliver(Oid extension)
 
 	pgstat_report_activity(STATE_RUNNING, "delivering revocations to the SendKit API");
 	MemoryContextSwitchTo(worker.context);
+	worker.noted = 0;
 	sendkit_deliver(extension, &deliverer, &delivery);
 	/* to say anything would have a pending interrupt served */
 	if (delivery.stopped)
@@ -473,6 +508,8 @@ do_round(void)
 
 	if (!OidIsValid(prospect.extension) || !sendkit_auto_deliver)
 		worker.ending = LEAVING;
+	else if (prospect.other_version)
+		worker.ending = HANDING_OVER;
 	else if (prospect.shut)
 		sleep_for(SHUT_PAUSE_MS, 0);
 	else if (TIMESTAMP_IS_NOEND(prospect.next_due))
@@ -567,7 +604,8 @@ is_something_left(void)
 		begin_transaction();
 		look(&prospect);
 		something = OidIsValid(prospect.extension) && sendkit_auto_deliver &&
-			(prospect.shut || !TIMESTAMP_IS_NOEND(prospect.next_due));
+			(prospect.shut || prospect.other_version ||
+			 !TIMESTAMP_IS_NOEND(prospect.next_due));
 		end_transaction();
 	}
 	PG_CATCH();
@@ -596,7 +634,7 @@ work(void)
 	} while (worker.ending == LEAVING && !ProcDiePending && is_something_left() &&
 			 sendkit_worker_take_place(worker.database));
 
-	if (worker.ending == MAKING_WAY && (ProcDiePending || is_something_left()))
+	if (worker.ending == HANDING_OVER && (ProcDiePending || is_something_left()))
 		(void) sendkit_worker_start(worker.database, SENDKIT_ERRAND_DELIVER, NULL);
 }
 
