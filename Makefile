@@ -40,7 +40,8 @@ OBJS = \
 	src/user_mapping.o \
 	src/worker.o \
 	src/worker_launcher.o \
-	src/worker_wake.o
+	src/worker_wake.o \
+	src/workspace.o
 LOCAL_HEADERS = $(wildcard src/*.h)
 
 DATA = $(wildcard sendkit--*.sql)

@@ -388,26 +388,56 @@ COMMIT;
 SELECT * FROM queued();
 DROP TABLE workspace, customer;
 
--- A workspace that is removed and made anew in one transaction keeps its key only
--- if somebody looks whether it is back: the README's recipe.
-CREATE TABLE workspace (id text PRIMARY KEY);
-CREATE FUNCTION revoke_unless_back() RETURNS trigger LANGUAGE plpgsql AS $$
+-- A workspace that is removed and made anew in one transaction keeps its key if
+-- that is looked at in the end, with an index and without.
+CREATE TABLE workspace (name text, id varchar(40));
+CREATE CONSTRAINT TRIGGER revoke AFTER DELETE ON workspace DEFERRABLE INITIALLY DEFERRED
+	FOR EACH ROW EXECUTE FUNCTION sendkit_revoke_on_delete('id');
+CREATE FUNCTION replace_workspaces() RETURNS SETOF text LANGUAGE plpgsql AS $$
 BEGIN
-	IF NOT EXISTS (SELECT FROM workspace WHERE id = OLD.id) THEN
-		PERFORM sendkit_request_revocation(OLD.id);
-	END IF;
-	RETURN NULL;
+	INSERT INTO workspace (id) VALUES ('back'), ('gone'), ('changed'), (NULL);
+	SET CONSTRAINTS ALL DEFERRED;
+	DELETE FROM workspace;
+	INSERT INTO workspace (id) VALUES ('back'), ('changed'), (NULL);
+	UPDATE workspace SET id = 'another' WHERE id = 'changed';
+	SET CONSTRAINTS ALL IMMEDIATE;
+	RETURN QUERY SELECT workspace_id FROM queued() ORDER BY 1;
+	SET CONSTRAINTS ALL DEFERRED;
+	DELETE FROM workspace;
+	SET CONSTRAINTS ALL IMMEDIATE;
+	PERFORM FROM queued();
 END $$;
-CREATE CONSTRAINT TRIGGER revoke_api_key AFTER DELETE ON workspace DEFERRABLE INITIALLY DEFERRED
-	FOR EACH ROW EXECUTE FUNCTION revoke_unless_back();
-INSERT INTO workspace VALUES ('back'), ('gone');
+SELECT replace_workspaces();
+CREATE INDEX useless ON workspace (id) WHERE name = 'x';
+CREATE INDEX useful ON workspace (id, name);
+SELECT replace_workspaces();
+DROP TABLE workspace;
+-- ... in whatever partition
+CREATE TABLE workspace (id text, place int, name text, PRIMARY KEY (id, place)) PARTITION BY LIST (place);
+CREATE TABLE workspace_1 PARTITION OF workspace FOR VALUES IN (1);
+CREATE TABLE workspace_2 (name text, place int NOT NULL, id text NOT NULL);
+ALTER TABLE workspace ATTACH PARTITION workspace_2 FOR VALUES IN (2);
+CREATE CONSTRAINT TRIGGER revoke AFTER DELETE ON workspace DEFERRABLE INITIALLY DEFERRED
+	FOR EACH ROW EXECUTE FUNCTION sendkit_revoke_on_delete('id');
+INSERT INTO workspace VALUES ('moved', 1), ('gone', 1);
 BEGIN;
 DELETE FROM workspace;
-INSERT INTO workspace VALUES ('back');
+INSERT INTO workspace VALUES ('moved', 2);
 COMMIT;
-SELECT * FROM queued();
+SELECT workspace_id FROM queued();
+BEGIN;
+DELETE FROM workspace_2;
+INSERT INTO workspace_1 VALUES ('moved', 1);
+COMMIT;
+SELECT workspace_id FROM queued();
+-- An UPDATE that takes a workspace away leaves its row.
+ALTER TABLE workspace ADD deleted boolean;
+CREATE CONSTRAINT TRIGGER soft AFTER UPDATE ON workspace DEFERRABLE INITIALLY DEFERRED
+	FOR EACH ROW WHEN (NEW.deleted) EXECUTE FUNCTION sendkit_revoke_on_delete('id');
+UPDATE workspace SET deleted = true;
+SELECT workspace_id FROM queued();
 DROP TABLE workspace;
-DROP FUNCTION revoke_unless_back;
+DROP FUNCTION replace_workspaces;
 
 -- Errors and subtransactions among the rows of one statement: what is kept open
 -- for its rows is closed with it, and opened anew where it was lost.

@@ -16,6 +16,9 @@
  * statement form on partitions, where it sees too few rows, or with MERGE rows
  * that have only moved.
  *
+ * A deferrable row trigger looks whether the workspace is back, and then leaves it
+ * its key.
+ *
  * However many rows a statement removes, one at a time is in memory.  A row
  * trigger keeps the queue open until its query ends, since to open it costs more
  * than to write a row.
@@ -41,6 +44,7 @@
 #include "extension.h"
 #include "queue_table.h"
 #include "worker.h"
+#include "workspace.h"
 
 PG_FUNCTION_INFO_V1(sendkit_request_revocation);
 PG_FUNCTION_INFO_V1(sendkit_revoke_on_delete);
@@ -258,8 +262,13 @@ revoke_row(FunctionCallInfo fcinfo, const TriggerData *trigger, Enqueuer *enqueu
 	/* a deferred trigger has no query of its own, and memory of some kind */
 	if (trigger->tg_trigger->tgdeferrable)
 	{
-		SendkitQueue *queue = sendkit_queue_open(enqueuer->extension, true);
+		SendkitQueue *queue;
 
+		/* deleted and inserted again: the workspace lives on */
+		if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event) && !isnull &&
+			sendkit_workspace_is_there(trigger->tg_relation, enqueuer->column, value))
+			return;
+		queue = sendkit_queue_open(enqueuer->extension, true);
 		revoke_value(trigger, enqueuer, queue, value, isnull);
 		sendkit_queue_close(queue);
 	}
