@@ -12,8 +12,10 @@
  * replication writes: below the rewriter and the executor's nodes, with no
  * triggers.  What is a part of the table itself is served: constraints, all
  * indexes, and the defaults and generated columns that somebody may have added.
- * Functions in them run as the caller, who gets nobody's rights by that, in a
- * security-restricted operation, where they can leave nothing behind either.
+ * Functions in them run as the caller, who gets nobody's rights by that; but if the
+ * table's owner is no superuser (any more), as the owner, who must not get the
+ * caller's; and in a security-restricted operation, where they can leave nothing
+ * behind either.
  *
  * It is also what makes the queue quick: a row trigger calls it for each row of
  * a bulk removal, and the executor's start and end would cost more than the rest.
@@ -75,6 +77,36 @@ static const SendkitColumn columns[SENDKIT_QUEUE_COLUMNS] = {
 
 /* What is kept open in this session */
 static dlist_head kept = DLIST_STATIC_INIT(kept);
+
+/* --- functions of others --- */
+
+/* Who we were before */
+typedef struct Confinement
+{
+	Oid			user;
+	int			security;
+} Confinement;
+
+/*
+ * From here on functions that somebody has put on the table may run, in defaults
+ * and indexes; some run already when those are opened.  An error, too, ends it.
+ */
+static void
+confine(Relation table, Confinement *before)
+{
+	Oid			owner = table->rd_rel->relowner;
+
+	GetUserIdAndSecContext(&before->user, &before->security);
+	SetUserIdAndSecContext(superuser_arg(owner) ? before->user : owner,
+						   before->security | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+}
+
+static void
+end_confinement(const Confinement *before)
+{
+	SetUserIdAndSecContext(before->user, before->security);
+}
 
 /* --- opening --- */
 
@@ -174,6 +206,7 @@ sendkit_queue_open(Oid extension, bool wait)
 	MemoryContext old;
 	SendkitQueue *queue;
 	Relation	table;
+	Confinement before;
 
 	if (XactReadOnly)
 		ereport(ERROR,
@@ -191,7 +224,9 @@ sendkit_queue_open(Oid extension, bool wait)
 	queue->extension = extension;
 	queue->context = context;
 	queue->table = table;
+	confine(table, &before);
 	open_in_context(queue);
+	end_confinement(&before);
 	MemoryContextSwitchTo(old);
 	return queue;
 }
@@ -463,18 +498,15 @@ update_found(SendkitQueue *queue)
 	ExecSimpleRelationUpdate(queue->target, queue->estate, NULL, queue->found, queue->written);
 }
 
-/* Does so where functions that somebody has put on the table can do no harm. */
 static void
 run_confined(SendkitQueue *queue, void (*work) (SendkitQueue *queue))
 {
 	MemoryContext old = MemoryContextSwitchTo(sendkit_queue_row_context(queue));
-	Oid			user;
-	int			security;
+	Confinement before;
 
-	GetUserIdAndSecContext(&user, &security);
-	SetUserIdAndSecContext(user, security | SECURITY_RESTRICTED_OPERATION);
+	confine(queue->table, &before);
 	work(queue);
-	SetUserIdAndSecContext(user, security);
+	end_confinement(&before);
 	MemoryContextSwitchTo(old);
 	ResetPerTupleExprContext(queue->estate);
 }

@@ -129,6 +129,57 @@ my $rows = "SELECT keys.sendkit_request_revocation('ws-1'); SELECT keys.sendkit_
 	$_->quit for $mallory, $clerk;
 }
 
+# --- by an owner who is no superuser any more ------------------------------------------------
+
+{
+	fresh_start();
+	$super->query(<<"SQL");
+DROP EXTENSION sendkit CASCADE;
+ALTER ROLE mallory SUPERUSER;
+SET ROLE mallory;
+CREATE EXTENSION sendkit SCHEMA keys;
+RESET ROLE;
+ALTER ROLE mallory NOSUPERUSER;
+CREATE SERVER sendkit FOREIGN DATA WRAPPER sendkit_fdw;
+CREATE USER MAPPING FOR PUBLIC SERVER sendkit OPTIONS (platform_key '$KEY');
+GRANT USAGE ON FOREIGN SERVER sendkit TO PUBLIC;
+CREATE TRIGGER revoke AFTER DELETE ON keys.workspace FOR EACH ROW EXECUTE FUNCTION keys.sendkit_revoke_on_delete('id');
+SQL
+	my $mallory = mallory_session();
+	is($mallory->query(<<'SQL')->{sqlstate}, '00000', 'its owner puts functions on the queue');
+CREATE FUNCTION keys.as_whom() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+		EXECUTE 'ALTER ROLE mallory SUPERUSER';
+	END IF;
+	RETURN current_user;
+END $$;
+CREATE FUNCTION keys.pretend(x text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+	IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+		RAISE WARNING 'the spy runs as %', current_user;
+	END IF;
+	RETURN x;
+END $$;
+ALTER TABLE keys.sendkit_revocation ADD added_by text DEFAULT keys.as_whom(),
+	ADD changed text GENERATED ALWAYS AS (keys.pretend(state)) STORED;
+CREATE INDEX ON keys.sendkit_revocation (keys.pretend(state));
+-- this one runs when the index is opened
+CREATE INDEX ON keys.sendkit_revocation (id) WHERE keys.pretend('x') = 'x';
+SQL
+	my $caller = SendkitTest::Session->new($node);
+	my @results;
+	foreach my $way (qw(request trigger adopt retry cancel process))
+	{
+		push @results, $caller->query($ways{$way});
+		is($results[-1]->{sqlstate}, '00000', "$way works") || diag($results[-1]->{stderr});
+	}
+	ok_no_superuser('functions of its owner', @results);
+	is($mallory->value("SELECT string_agg(workspace_id || ' ' || added_by, ', ' ORDER BY id) FROM keys.sendkit_revocation"),
+		'ws-asked mallory, ws-trigger mallory', 'they ran as the owner');
+	$_->quit for $mallory, $caller;
+}
+
 # --- the owner of the schema puts another table in the queue's place under a lock wait ------
 
 foreach my $way (sort keys %ways)
