@@ -286,12 +286,19 @@ UPDATE sendkit_revocation SET state = 'Sending ' WHERE id = 3;
 UPDATE sendkit_revocation SET state = repeat('pending', 100000) WHERE id = 4;
 UPDATE sendkit_revocation SET attempts = 2147483647 WHERE id = 5;
 UPDATE sendkit_revocation SET attempts = -2147483648 WHERE id = 6;
+ALTER TABLE sendkit_revocation ALTER workspace_id DROP NOT NULL, ALTER state DROP NOT NULL,
+	ALTER requested_at DROP NOT NULL, ALTER attempts DROP NOT NULL, ALTER next_attempt_at DROP NOT NULL;
+INSERT INTO sendkit_revocation (requested_by) VALUES ('nobody');
+INSERT INTO sendkit_revocation (workspace_id, state, requested_at, requested_by, attempts, next_attempt_at)
+VALUES ('by-hand-null', NULL, NULL, 'nobody', NULL, NULL), ('by-hand-never', 'pending', NULL, 'nobody', NULL, NULL);
 CALL sendkit_process_revocations();
 SELECT id, workspace_id, left(state, 10) AS state, attempts, outcome FROM sendkit_revocation ORDER BY id;
 \! eval "$REQUESTS"
 
 -- What must not be late goes first.
 TRUNCATE sendkit_revocation RESTART IDENTITY;
+ALTER TABLE sendkit_revocation ALTER workspace_id SET NOT NULL, ALTER state SET NOT NULL,
+	ALTER requested_at SET NOT NULL, ALTER attempts SET NOT NULL, ALTER next_attempt_at SET NOT NULL;
 SELECT count(sendkit_request_revocation('bulk-' || i)) FROM generate_series(1, 20) i;
 SELECT sendkit_request_revocation('urgent', now() + interval '1 hour') AS id;
 CALL sendkit_process_revocations();
@@ -339,9 +346,15 @@ SELECT sendkit_is_home();
 SELECT sendkit_adopt_revocations();
 ROLLBACK;
 SELECT sendkit_is_home();
+-- An index that somebody has added is served, unless it would run something.
+CREATE INDEX regress_sendkit_plain ON sendkit_home (database_oid);
+CREATE INDEX regress_sendkit_odd ON sendkit_home ((database_oid::text));
+SELECT sendkit_adopt_revocations();
+DROP INDEX regress_sendkit_odd;
 SELECT sendkit_adopt_revocations();
 SELECT sendkit_adopt_revocations();
 SELECT sendkit_is_home(), count(*) FROM sendkit_home;
+DROP INDEX regress_sendkit_plain;
 CALL sendkit_process_revocations();
 SELECT id, workspace_id, state, attempts, outcome FROM sendkit_revocation ORDER BY id;
 \! eval "$REQUESTS"

@@ -29,6 +29,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/indexing.h"
+#include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -156,6 +157,31 @@ forget_homes(Relation home)
 	UnregisterSnapshot(snapshot);
 }
 
+/*
+ * What others have added to the table is not ours to serve: an index that asks
+ * for a function or a condition would need the executor.
+ */
+static void
+check_indexes(Relation home)
+{
+	ListCell   *cell;
+
+	foreach(cell, RelationGetIndexList(home))
+	{
+		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+		bool		plain = heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) &&
+			heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL) &&
+			!index->rd_index->indisexclusion;
+
+		index_close(index, NoLock);
+		if (!plain)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("relation \"%s\" has an index with an expression or a condition", TABLE_NAME),
+					 errhint("Drop the index.")));
+	}
+}
+
 static void
 enter_this_database(Relation home)
 {
@@ -181,6 +207,7 @@ sendkit_home_adopt(Oid extension)
 
 	if (adopted)
 	{
+		check_indexes(home);
 		forget_homes(home);
 		enter_this_database(home);
 		CommandCounterIncrement();

@@ -119,6 +119,10 @@ waits(SendkitQueue *queue, const SendkitRun *run)
 	(void) sendkit_queue_get(queue, SENDKIT_QUEUE_FINISHED_AT, &isnull);
 	if (!isnull)
 		return false;
+	/* who owns the table may have let nulls in */
+	(void) sendkit_queue_get(queue, SENDKIT_QUEUE_WORKSPACE_ID, &isnull);
+	if (isnull)
+		return false;
 	if (sendkit_queue_is_in(queue, "pending"))
 		return !(run && run->once && is_claimed_by(queue, run));
 	return sendkit_queue_is_in(queue, "sending") && !is_claimed_by(queue, run) &&
@@ -408,7 +412,7 @@ is_overdue(SendkitQueue *queue, TimestampTz before)
 	bool		isnull;
 	Datum		requested = sendkit_queue_get(queue, SENDKIT_QUEUE_REQUESTED_AT, &isnull);
 
-	return DatumGetTimestampTz(requested) < before &&
+	return !isnull && DatumGetTimestampTz(requested) < before &&
 		(sendkit_queue_is_in(queue, "pending") || sendkit_queue_is_in(queue, "sending"));
 }
 
