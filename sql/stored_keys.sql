@@ -110,6 +110,11 @@ SELECT sendkit_store_platform_key('regress_sendkit_nobody', key) FROM secret WHE
 \echo :SQLSTATE
 SELECT sendkit_forget_platform_key(NULL);
 \echo :SQLSTATE
+-- ... also where it is given as the role.
+SELECT sendkit_store_platform_key(key, 'regress_sendkit_billing') FROM secret WHERE name = 'first';
+\echo :SQLSTATE
+SELECT sendkit_forget_platform_key(key) FROM secret WHERE name = 'first';
+\echo :SQLSTATE
 SELECT sendkit_store_platform_key('regress_sendkit_billing', key) FROM secret WHERE name = 'workspace';
 SELECT usename, umoptions FROM pg_user_mappings;
 BEGIN READ ONLY;

@@ -145,7 +145,10 @@ show_proxy(void)
 					host);
 }
 
-/* What else the file must be is checked when it is read (credential.c). */
+/*
+ * What else the file must be is checked when it is read (credential.c).  Somebody
+ * may have put the key itself here, so that a bad value is not shown.
+ */
 static bool
 check_platform_key_file(char **newval, void **extra pg_attribute_unused(),
 						GucSource source pg_attribute_unused())
@@ -153,9 +156,9 @@ check_platform_key_file(char **newval, void **extra pg_attribute_unused(),
 	if (**newval == '\0')
 		return true;
 	if (!is_absolute_path(*newval))
-		return no_fault("The path must be absolute.");
+		return no_fault_of_secret("sendkit.platform_key_file", "The path must be absolute.");
 	if (strlen(*newval) >= MAXPGPATH)
-		return no_fault("The path is too long.");
+		return no_fault_of_secret("sendkit.platform_key_file", "The path is too long.");
 	return true;
 }
 

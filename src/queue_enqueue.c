@@ -83,7 +83,7 @@ get_enqueuer(FunctionCallInfo fcinfo)
 	return enqueuer;
 }
 
-/* Raises 22023 if the API could never be asked about this id. */
+/* Raises 22023 if the API could never be asked about this id, which may be a key. */
 static void
 check_id(const SendkitTextConverter *converter, text *id)
 {
@@ -94,7 +94,8 @@ check_id(const SendkitTextConverter *converter, text *id)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid workspace_id"),
-				 errdetail("%s", fault)));
+				 errdetail("%s", fault),
+				 errhidestmt(true), errhidecontext(true)));
 }
 
 /* --- by request --- */

@@ -178,6 +178,18 @@ check_not_null(FunctionCallInfo fcinfo, int n, const char *what)
 				 errmsg("%s must not be null", what)));
 }
 
+/* Where arguments were swapped, PostgreSQL would say that there is no such role. */
+static void
+check_is_no_key(const char *name)
+{
+	if (strncmp(name, SENDKIT_KEY_PREFIX, strlen(SENDKIT_KEY_PREFIX)) == 0 &&
+		!OidIsValid(get_role_oid(name, true)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid role_name"),
+				 errdetail("It looks like a key, and no role has that name.")));
+}
+
 /* "public" is nobody's name, so that it can stand for PUBLIC, as in GRANT. */
 static RoleSpec *
 role_argument(FunctionCallInfo fcinfo)
@@ -186,6 +198,7 @@ role_argument(FunctionCallInfo fcinfo)
 
 	check_not_null(fcinfo, 0, "role_name");
 	role->rolename = pstrdup(NameStr(*PG_GETARG_NAME(0)));
+	check_is_no_key(role->rolename);
 	role->roletype = strcmp(role->rolename, "public") == 0 ?
 		ROLESPEC_PUBLIC : ROLESPEC_CSTRING;
 	role->location = -1;
@@ -403,14 +416,18 @@ Datum
 sendkit_forget_platform_key(PG_FUNCTION_ARGS)
 {
 	DropUserMappingStmt *statement = makeNode(DropUserMappingStmt);
+	ErrorContextCallback hiding;
 
+	/* somebody may have given the key that is to be forgotten */
+	sendkit_hide_statement(&hiding);
 	PreventCommandIfReadOnly("sendkit_forget_platform_key()");
-	(void) lock_server(false);
 	statement->user = role_argument(fcinfo);
+	(void) lock_server(false);
 	statement->servername = pstrdup(SENDKIT_SERVER_NAME);
 	(void) RemoveUserMapping(statement);
 	forget_statistics();
 	CommandCounterIncrement();
+	sendkit_show_statement(&hiding);
 	PG_RETURN_VOID();
 }
 

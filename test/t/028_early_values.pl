@@ -229,6 +229,13 @@ configure($node, base_url => $api->url('https'));
 knows_configuration($session);
 is_taken($session, '... after it was corrected');
 
+# Everybody is told of it, but not what it is: it may be the key.
+configure($node, platform_key_file => 'sk_user_in_the_wrong_place');
+my $told = session_with('ordinary', '')->query($call);
+ok(refused($told, 'platform_key_file'), 'a key instead of its file');
+unlike($told->{stderr}, qr/wrong_place/, '... is shown to nobody');
+configure($node, platform_key_file => $key_file);
+
 ok_key_not_logged($node);
 $node->stop;
 

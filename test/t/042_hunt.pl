@@ -551,6 +551,18 @@ my $log_of_stored = slurp_file($node->logfile);
 	$other->value('SELECT pg_terminate_backend(' . $session->pid . ')');
 	is($session->result->{sqlstate}, '57P01', 'termination');
 	$other->quit;
+
+	# A key where none belongs
+	foreach my $sql ("sendkit_request_revocation($args)", "sendkit_delete_api_key($args)",
+		"sendkit_store_platform_key($args, 'billing')", "sendkit_forget_platform_key($args)")
+	{
+		my $again = SendkitTest::Session->new($node, dbname => 'app');
+		$again->value($quiet);
+		my $result = $again->query("SELECT $sql");
+		is($result->{sqlstate}, '22023', "refused: $sql") || diag($result->{stderr});
+		ok_shows($result->{stderr}, '', '... without saying it');
+		$again->quit;
+	}
 }
 
 $node->stop;
