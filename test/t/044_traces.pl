@@ -156,6 +156,34 @@ my @places = (
 		sub { logged([], $_[0], also => '1 / (random() * 0)::int') } ],
 	[ 'log: the same, with log_parameter_max_length_on_error', 'literal bound',
 		sub { logged(['log_parameter_max_length_on_error = -1'], $_[0], also => '1 / (random() * 0)::int') } ],
+	[ 'log: it waits for a lock, with log_lock_waits', 'literal',
+		sub {
+			my ($form) = @_;
+			new_log();
+			$watcher->value('SELECT pg_advisory_lock(77)');
+			my $client = login('log_lock_waits = on', "deadlock_timeout = '10ms'");
+			$client->send(call_in($form, also => 'pg_advisory_xact_lock(77)'));
+			my $log = '';
+			wait_until(sub { ($log .= new_log()) =~ /still waiting for/ }, 'the wait is logged');
+			$watcher->value('SELECT pg_advisory_unlock(77)');
+			$client->answer;
+			$client->vanish;
+			return $log . wait_until_gone($client->pid);
+		} ],
+	[ 'log: it is in the way of another session, which ends in a deadlock', 'literal',
+		sub {
+			my ($form) = @_;
+			new_log();
+			$watcher->value("SET deadlock_timeout = '10ms'; SELECT pg_advisory_lock(78)");
+			my $client = login("deadlock_timeout = '1h'");
+			$client->send(call_in($form, also => 'pg_advisory_xact_lock(77), pg_advisory_xact_lock(78)'));
+			wait_for($client, 'Lock');
+			is($watcher->query('SELECT pg_advisory_lock(77)')->{sqlstate}, '40P01', 'a deadlock');
+			$watcher->value('SELECT pg_advisory_unlock_all()');
+			$client->answer;
+			$client->vanish;
+			return wait_until_gone($client->pid);
+		} ],
 	[ 'log: the client vanishes before its answer', 'literal',
 		sub {
 			my ($form) = @_;
