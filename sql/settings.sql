@@ -131,6 +131,8 @@ FROM unnest(ARRAY[
 	E'https://api.sendkit.ai/\x7f']) AS value;
 SELECT pg_temp.try('base_url', 'https://api.sendkit.ai/' || repeat('x', 1001)),
 	   pg_temp.try('base_url', 'https://api.sendkit.ai/' || repeat('x', 1002));
+SELECT pg_temp.try('base_url', 'https://' || repeat('x', 255)),
+	   pg_temp.try('base_url', 'https://' || repeat('x', 256));
 
 -- A file of certificates: the server's own configuration will do for a file
 SELECT pg_temp.try('ca_file', ''),

@@ -21,6 +21,9 @@
 /* Long enough for any real prefix, short enough for any server's request line */
 #define MAX_URL_LENGTH 1024
 
+/* What the domain name system knows (RFC 1035, section 2.3.4) */
+#define MAX_HOST_LENGTH 255
+
 /* A parsed URL; whatever it lacks is NULL */
 typedef struct UrlParts
 {
@@ -108,6 +111,8 @@ url_parse(const char *url, UrlParts *parts)
 	parts->path = url_part(parts->handle, CURLUPART_PATH);
 	parts->query = url_part(parts->handle, CURLUPART_QUERY);
 	parts->fragment = url_part(parts->handle, CURLUPART_FRAGMENT);
+	if (parts->host && strlen(parts->host) > MAX_HOST_LENGTH)
+		return "The URL's host is too long.";
 	return NULL;
 }
 
