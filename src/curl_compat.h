@@ -3,9 +3,8 @@
  * curl_compat.h
  *	  Every gate on a version of libcurl.
  *
- * Supported is libcurl from 7.80, the first whose CURLOPT_PREREQFUNCTION tells
- * when a request is about to leave.  The library met at run time may be another
- * one than the headers: abilities are asked of both.
+ * Supported is libcurl from 7.76.  The library met at run time may be another one
+ * than the headers: abilities are asked of both.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,12 +13,12 @@
 
 #include <curl/curl.h>
 
-#if LIBCURL_VERSION_NUM < 0x075000
-#error "sendkit needs libcurl 7.80.0 or later"
+#if LIBCURL_VERSION_NUM < 0x074c00
+#error "sendkit needs libcurl 7.76.0 or later"
 #endif
 
 /* The oldest libcurl that the library may meet at run time, as curl_version_info() counts */
-#define SENDKIT_MIN_LIBCURL 0x075000
+#define SENDKIT_MIN_LIBCURL 0x074c00
 
 /* The version that is there at run time; asking libcurl for it is dear. */
 static inline unsigned int
@@ -30,6 +29,42 @@ sendkit_curl_version(void)
 	if (version == 0)
 		version = curl_version_info(CURLVERSION_NOW)->version_num;
 	return version;
+}
+
+/*
+ * Does libcurl call back when a request is about to leave, and let it be stopped
+ * then?  From 7.80 on, by CURLOPT_PREREQFUNCTION.
+ */
+static inline bool
+sendkit_curl_asks_before_sending(void)
+{
+#if LIBCURL_VERSION_NUM >= 0x075000
+	return sendkit_curl_version() >= 0x075000;
+#else
+	return false;
+#endif
+}
+
+#if LIBCURL_VERSION_NUM < 0x075000
+#define CURL_PREREQFUNC_OK 0
+#define CURL_PREREQFUNC_ABORT 1
+#endif
+
+typedef int (*sendkit_curl_prereq) (void *arg, char *peer_ip, char *local_ip,
+									int peer_port, int local_port);
+
+static inline CURLcode
+sendkit_curl_ask_before_sending(CURL *easy pg_attribute_unused(),
+								sendkit_curl_prereq ask pg_attribute_unused(),
+								void *arg pg_attribute_unused())
+{
+#if LIBCURL_VERSION_NUM >= 0x075000
+	CURLcode	result = curl_easy_setopt(easy, CURLOPT_PREREQDATA, arg);
+
+	return result == CURLE_OK ? curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, ask) : result;
+#else
+	return CURLE_UNKNOWN_OPTION;
+#endif
 }
 
 /* Using an option that newer headers call deprecated, for the sake of older libraries */
@@ -62,8 +97,9 @@ sendkit_curl_set_protocol(CURL *easy, bool plain)
 /*
  * May a handle be removed while getaddrinfo() hangs in its resolver thread,
  * without waiting for that thread?  From 7.87 on an easy handle can be told
- * so, from 8.20 on the multi handle.  The library met at run time decides,
- * not only the headers.
+ * so, from 8.20 on the multi handle; before, a deadline comes no sooner than
+ * the thread ends, and a cancel abandons the handle.  The library met at run
+ * time decides, not only the headers.
  */
 static inline bool
 sendkit_curl_easy_can_quick_exit(void)

@@ -438,7 +438,7 @@ initialize_curl(void)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("libcurl %s is too old for sendkit",
 						curl_version_info(CURLVERSION_NOW)->version),
-				 errdetail("Version 7.80.0 or later is needed."),
+				 errdetail("Version 7.76.0 or later is needed."),
 				 errhidestmt(true), errhidecontext(true)));
 
 	block_signals(&before);

@@ -169,14 +169,24 @@ sendkit_route_target(const SendkitRoute *route, const char *path)
 /* --- options --- */
 
 /*
+ * May a connection carry another request?  Only where it can be looked at right
+ * before that leaves, TLS and all.
+ */
+bool
+sendkit_route_keeps_connections(const SendkitRoute *route)
+{
+	return sendkit_curl_asks_before_sending() &&
+		(route->plain || sendkit_tls_can_be_looked_into());
+}
+
+/*
  * Is HTTP/2 asked for?  If not, HTTP/1.1 is all that is spoken.  It is for TLS,
- * and where we can tell whether it was agreed on: else a connection that must
- * not be used again could not be told from one that may.
+ * and where connections are kept, which is what it is good for.
  */
 bool
 sendkit_route_speaks_http2(const SendkitRoute *route)
 {
-	return !route->plain && sendkit_curl_has_http2() && sendkit_tls_can_be_looked_into();
+	return !route->plain && sendkit_curl_has_http2() && sendkit_route_keeps_connections(route);
 }
 
 /*

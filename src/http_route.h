@@ -35,6 +35,8 @@ extern void sendkit_route_free(SendkitRoute *route);
 
 extern bool sendkit_route_fits(const SendkitRoute *route, const SendkitHttpEndpoint *endpoint);
 
+extern bool sendkit_route_keeps_connections(const SendkitRoute *route);
+
 extern bool sendkit_route_speaks_http2(const SendkitRoute *route);
 
 extern bool sendkit_route_set_options(const SendkitRoute *route, CURL *easy,

@@ -37,6 +37,15 @@
  * the connection is given up if there is anything.  HTTP/2 tells answers apart
  * by stream.
  *
+ * An old libcurl (before 7.80) does not ask before it sends.  Then each request
+ * has a connection of its own, which is new, and speaks HTTP/1.1.  Both of the
+ * above are true by that: there was no answer before, and none of the three
+ * reasons to repeat applies.  That a request leaves is told by the callback for
+ * debugging, right after its first bytes were written and before libcurl comes
+ * home: what was not written, be it part of a TLS record, reaches nobody.  The
+ * progress callback, called at each step of libcurl's, the one from connected to
+ * sending too, stops what is too late.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -191,6 +200,22 @@ on_close_socket(void *arg, curl_socket_t fd)
 	return sendkit_sockets_close((SendkitSockets *) arg, fd);
 }
 
+static bool
+is_too_late(const SendkitTransfer *transfer)
+{
+	return transfer->send_before != DT_NOEND &&
+		transfer->send_before <= GetCurrentTimestamp();
+}
+
+static void
+note_sent(SendkitTransfer *transfer, bool http2)
+{
+	/* connected: whatever went wrong on the way there does not matter now */
+	transfer->trouble = SENDKIT_TROUBLE_NONE;
+	transfer->stage = SENDKIT_STAGE_SENT;
+	transfer->common->about_to_send(transfer, http2);
+}
+
 /* CURLOPT_XFERINFOFUNCTION: anything but 0 ends the transfer */
 static int
 on_progress(void *arg, curl_off_t dltotal pg_attribute_unused(),
@@ -199,9 +224,13 @@ on_progress(void *arg, curl_off_t dltotal pg_attribute_unused(),
 {
 	SendkitTransfer *transfer = (SendkitTransfer *) arg;
 
-	if (!transfer->common->must_come_home(sendkit_transfer_deadline(transfer)))
+	if (transfer->common->must_come_home(sendkit_transfer_deadline(transfer)))
+		transfer->trouble = SENDKIT_TROUBLE_INTERRUPTED;
+	else if (transfer->stage < SENDKIT_STAGE_SENT &&
+			 !sendkit_curl_asks_before_sending() && is_too_late(transfer))
+		transfer->trouble = SENDKIT_TROUBLE_TOO_LATE;
+	else
 		return 0;
-	transfer->trouble = SENDKIT_TROUBLE_INTERRUPTED;
 	return 1;
 }
 
@@ -246,25 +275,34 @@ on_about_to_send(void *arg, char *peer_ip pg_attribute_unused(),
 		return CURL_PREREQFUNC_ABORT;
 	}
 
-	/* connected: whatever went wrong on the way there does not matter now */
-	transfer->trouble = SENDKIT_TROUBLE_NONE;
 	if (!connection_is_usable(transfer, tls, local_port))
 		transfer->trouble = SENDKIT_TROUBLE_STALE;
-	else if (transfer->send_before != DT_NOEND &&
-			 transfer->send_before <= GetCurrentTimestamp())
+	else if (is_too_late(transfer))
 		transfer->trouble = SENDKIT_TROUBLE_TOO_LATE;
 	else if (transfer->probe)
 		sendkit_probe_ready(transfer->easy, http2, transfer->probe);
-	if (transfer->trouble != SENDKIT_TROUBLE_NONE || transfer->probe)
+	else
 	{
-		/* else libcurl keeps the connection, for the next to meet */
-		(void) curl_easy_setopt(transfer->easy, CURLOPT_FORBID_REUSE, 1L);
-		return CURL_PREREQFUNC_ABORT;
+		note_sent(transfer, http2);
+		return CURL_PREREQFUNC_OK;
 	}
+	/* else libcurl keeps the connection, for the next to meet */
+	(void) curl_easy_setopt(transfer->easy, CURLOPT_FORBID_REUSE, 1L);
+	return CURL_PREREQFUNC_ABORT;
+}
 
-	transfer->stage = SENDKIT_STAGE_SENT;
-	transfer->common->about_to_send(transfer, http2);
-	return CURL_PREREQFUNC_OK;
+/* CURLOPT_DEBUGFUNCTION, of a libcurl that does not ask before it sends */
+static int
+on_debug(CURL *easy pg_attribute_unused(), curl_infotype type, char *data, size_t size,
+		 void *arg)
+{
+	static const char to_proxy[] = "CONNECT ";
+	SendkitTransfer *transfer = (SendkitTransfer *) arg;
+
+	if (type == CURLINFO_HEADER_OUT && transfer->stage < SENDKIT_STAGE_SENT &&
+		(size < sizeof(to_proxy) - 1 || memcmp(data, to_proxy, sizeof(to_proxy) - 1) != 0))
+		note_sent(transfer, false);
+	return 0;
 }
 
 /* --- options --- */
@@ -288,6 +326,23 @@ set_request_options(CURL *easy, SendkitCurlFault *fault)
 }
 
 static bool
+set_sending_callback(CURL *easy, SendkitTransfer *transfer, SendkitCurlFault *fault)
+{
+	if (sendkit_curl_asks_before_sending())
+	{
+		fault->option = "CURLOPT_PREREQFUNCTION";
+		fault->code = sendkit_curl_ask_before_sending(easy, on_about_to_send, transfer);
+		return fault->code == CURLE_OK;
+	}
+	SETOPT(easy, CURLOPT_DEBUGFUNCTION, on_debug);
+	SETOPT(easy, CURLOPT_DEBUGDATA, transfer);
+	SETOPT(easy, CURLOPT_VERBOSE, 1L);
+	/* a probe ends when it is connected, and with CURLE_OK */
+	SETOPT(easy, CURLOPT_CONNECT_ONLY, transfer->probe ? 1L : 0L);
+	return true;
+}
+
+static bool
 set_callbacks(CURL *easy, SendkitTransfer *transfer, SendkitCurlFault *fault)
 {
 	SETOPT(easy, CURLOPT_PRIVATE, transfer);
@@ -302,12 +357,10 @@ set_callbacks(CURL *easy, SendkitTransfer *transfer, SendkitCurlFault *fault)
 	SETOPT(easy, CURLOPT_CLOSESOCKETDATA, transfer->common->sockets);
 	SETOPT(easy, CURLOPT_RESOLVER_START_FUNCTION, on_resolve);
 	SETOPT(easy, CURLOPT_RESOLVER_START_DATA, transfer);
-	SETOPT(easy, CURLOPT_PREREQFUNCTION, on_about_to_send);
-	SETOPT(easy, CURLOPT_PREREQDATA, transfer);
 	SETOPT(easy, CURLOPT_XFERINFOFUNCTION, on_progress);
 	SETOPT(easy, CURLOPT_XFERINFODATA, transfer);
 	SETOPT(easy, CURLOPT_NOPROGRESS, 0L);
-	return true;
+	return set_sending_callback(easy, transfer, fault);
 }
 
 static bool
@@ -323,8 +376,11 @@ set_connection_options(CURL *easy, const SendkitTransfer *transfer, SendkitCurlF
 	SETOPT(easy, CURLOPT_CONNECTTIMEOUT_MS, (long) timeout_ms);
 	SETOPT(easy, CURLOPT_TCP_KEEPALIVE, 1L);
 	SETOPT(easy, CURLOPT_MAXAGE_CONN, transfer->common->max_idle_s);
-	if (!transfer->common->route->plain && !sendkit_tls_can_be_looked_into())
+	if (!sendkit_route_keeps_connections(transfer->common->route))
+	{
+		SETOPT(easy, CURLOPT_FRESH_CONNECT, 1L);
 		SETOPT(easy, CURLOPT_FORBID_REUSE, 1L);
+	}
 	return true;
 }
 
@@ -519,6 +575,8 @@ void
 sendkit_transfer_finish(SendkitTransfer *transfer, CURLcode code,
 						SendkitHttpResult *result)
 {
+	if (transfer->probe && code == CURLE_OK)
+		sendkit_probe_ready(transfer->easy, false, transfer->probe);
 	fill_result(transfer, result);
 	result->failure = failure_of(transfer, code);
 	result->error = error_words(transfer, code);

@@ -2,7 +2,7 @@
  * Preloaded into a server: another libcurl than the one that is installed.
  *
  * CURL_LACKS is a list of what it was built without: "rtsp" (as the minimal
- * package of some distributions is), "http2"; and, as "7.80.0", of which version it
+ * package of some distributions is), "http2"; and, as "7.76.1", of which version it
  * is, at run time: what came later is then unknown to it.  For everything else
  * this is the real one.
  */
@@ -69,6 +69,8 @@ static const struct
 	int			option;			/* its number, without its type */
 	unsigned int version;
 }			newer[] = {
+	{312, 0x075000},			/* CURLOPT_PREREQFUNCTION */
+	{313, 0x075000},			/* CURLOPT_PREREQDATA */
 	{318, 0x075500},			/* CURLOPT_PROTOCOLS_STR */
 	{319, 0x075500},			/* CURLOPT_REDIR_PROTOCOLS_STR */
 	{321, 0x075700},			/* CURLOPT_CA_CACHE_TIMEOUT */
