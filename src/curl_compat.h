@@ -112,6 +112,22 @@ sendkit_curl_easy_can_quick_exit(void)
 }
 
 /*
+ * Does the handle's new connection go past the proxy that is set?  No, if it
+ * cannot be told: 8.7 and later tell.
+ */
+static inline bool
+sendkit_curl_bypasses_proxy(CURL *easy pg_attribute_unused())
+{
+#if LIBCURL_VERSION_NUM >= 0x080700
+	long		used = 0;
+
+	return curl_easy_getinfo(easy, CURLINFO_USED_PROXY, &used) == CURLE_OK && used == 0;
+#else
+	return false;
+#endif
+}
+
+/*
  * Was libcurl built with RTSP?  Some distributions' minimal one was not, and
  * does not know its options.
  */

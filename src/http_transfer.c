@@ -253,6 +253,16 @@ connection_is_usable(const SendkitTransfer *transfer, const SendkitTls *tls, int
 	return sendkit_sockets_are_quiet(common->sockets, local_port);
 }
 
+/* Does a new connection go past the proxy that there is for it? */
+static bool
+bypasses_proxy(const SendkitTransfer *transfer)
+{
+	const SendkitRoute *route = transfer->common->route;
+
+	return transfer->sockets_opened > 0 && !route->plain && route->proxy[0] != '\0' &&
+		sendkit_curl_bypasses_proxy(transfer->easy);
+}
+
 /* CURLOPT_PREREQFUNCTION: connected, and about to send */
 static int
 on_about_to_send(void *arg, char *peer_ip pg_attribute_unused(),
@@ -275,7 +285,9 @@ on_about_to_send(void *arg, char *peer_ip pg_attribute_unused(),
 		return CURL_PREREQFUNC_ABORT;
 	}
 
-	if (!connection_is_usable(transfer, tls, local_port))
+	if (bypasses_proxy(transfer))
+		transfer->trouble = SENDKIT_TROUBLE_BYPASS;
+	else if (!connection_is_usable(transfer, tls, local_port))
 		transfer->trouble = SENDKIT_TROUBLE_STALE;
 	else if (is_too_late(transfer))
 		transfer->trouble = SENDKIT_TROUBLE_TOO_LATE;
@@ -536,6 +548,8 @@ error_words(const SendkitTransfer *transfer, CURLcode code)
 			return "out of memory";
 		case SENDKIT_TROUBLE_DESCRIPTOR:
 			return transfer->common->sockets->refused;
+		case SENDKIT_TROUBLE_BYPASS:
+			return "libcurl does not use the proxy";
 		case SENDKIT_TROUBLE_REFUSED:
 			return "The server refused to process the request";
 		case SENDKIT_TROUBLE_INTERRUPTED:

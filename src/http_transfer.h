@@ -37,6 +37,7 @@ typedef enum SendkitTransferTrouble
 	SENDKIT_TROUBLE_NONE,
 	SENDKIT_TROUBLE_STALE,		/* its connection is not safe to use again */
 	SENDKIT_TROUBLE_TOO_LATE,	/* to be sent */
+	SENDKIT_TROUBLE_BYPASS,		/* libcurl goes around the proxy */
 	SENDKIT_TROUBLE_DESCRIPTOR, /* none for a socket */
 	SENDKIT_TROUBLE_MEMORY,
 	SENDKIT_TROUBLE_TOO_LARGE,	/* its answer is */

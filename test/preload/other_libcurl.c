@@ -3,8 +3,9 @@
  *
  * CURL_LACKS is a list of what it was built without: "rtsp" (as the minimal
  * package of some distributions is), "http2"; and, as "7.76.1", of which version it
- * is, at run time: what came later is then unknown to it.  For everything else
- * this is the real one.
+ * is, at run time: what came later is then unknown to it; and "proxy", if it takes
+ * one and says nothing, but does not use it.  For everything else this is the real
+ * one.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -91,6 +92,8 @@ curl_easy_setopt(CURL *easy, CURLoption option, ...)
 	value = va_arg(arguments, void *);
 	va_end(arguments);
 
+	if (lacks("proxy") && option == CURLOPT_PROXY)
+		value = "";
 	if (lacks("rtsp") && option == CURLOPT_RTSP_REQUEST)
 		return CURLE_UNKNOWN_OPTION;
 	if (lacks("http2") && option == CURLOPT_HTTP_VERSION &&

@@ -90,11 +90,23 @@ is( $node->safe_psql('postgres',
 	'unavailable|t|t', "the proxy's refusal is not taken for an answer");
 $api->control('POST', '/proxy', {});
 
-configure($node, proxy => 'http://user:pass-word@127.0.0.1:' . $api->port('closed'));
-my $dead = call($node, 'ws-dead');
-is_outcome($dead, 'unavailable', 'a proxy that is down');
-unlike($dead->{message}, qr/pass-word/, 'its password is not shown');
-ok($api->key_alive('ws-dead'), 'nothing is deleted, nor sent around the proxy');
+my %dead = (
+	'is down' => '127.0.0.1:' . $api->port('closed'),
+	'has a name that nobody knows' => 'proxy.invalid:3128',
+	'speaks no HTTP' => '127.0.0.1:' . $api->port('https'));
+for my $how (sort keys %dead)
+{
+	for my $scheme ('http', 'https', 'socks4a', 'socks5', 'socks5h')
+	{
+		my $what = "a $scheme proxy that $how";
+		next if $scheme eq 'https' && $how eq 'speaks no HTTP';
+		configure($node, proxy => "$scheme://us-er:pass-word\@$dead{$how}");
+		my $dead = call($node, 'ws-dead');
+		is_outcome($dead, 'unavailable', $what);
+		unlike($dead->{message}, qr/us-er|pass-word/, "$what: its password is not shown");
+		ok($api->key_alive('ws-dead'), "$what: nothing is deleted, nor sent around it");
+	}
+}
 
 # TLS to the proxy itself is verified as well, before it is asked for anything.
 $api->reset;
@@ -292,4 +304,25 @@ for my $sql ('SHOW sendkit.proxy', "SELECT current_setting('sendkit.proxy')",
 }
 
 $node->stop;
+
+# A libcurl that takes a proxy, and then for reasons of its own does not use it. One
+# that is too old to tell would go on, which keeps this from being tested with it.
+my $shim = preload_library('other_libcurl', '$(pkg-config --cflags libcurl)');
+SKIP:
+{
+	skip 'libcurl does not tell whether it uses the proxy', 3
+	  if !$shim || SendkitTest::libcurl_version() < 8.07;
+	my $bypassing = start_node($api,
+		name => 'bypassing',
+		listener => 'https',
+		conf => "sendkit.proxy = '$proxy'\nsendkit.max_retries = 0\n",
+		env => { CURL_LACKS => 'proxy', LD_PRELOAD => $shim });
+	$api->reset;
+	my $past = call($bypassing, 'ws-past');
+	is_outcome($past, 'unavailable', 'a proxy that libcurl does not use');
+	like($past->{message}, qr/libcurl does not use the proxy/, '... which is said');
+	is($api->stats->{requests}{total}, 0, '... and nothing is sent around it');
+	$bypassing->stop;
+}
+
 done_testing();
