@@ -55,7 +55,7 @@ use Time::HiRes qw(sleep time);
 our @EXPORT = qw(
   $KEY
   call call_many_sql call_sql configure descriptors is_outcome knows_configuration
-  libcurl_version literal memory_is_plain memory_kb
+  libcurl_keeps_connections libcurl_version literal memory_is_plain memory_kb
   ok_key_not_logged outcomes preload_library process_is_gone prompt
   start_node wait_until
 );
@@ -331,7 +331,18 @@ freed memory: then growth says nothing.
 The libcurl that extensions are built with here, as a number such as 7.88, or 0
 where that can't be told.
 
+=item libcurl_keeps_connections()
+
+Whether that one uses a connection again, and speaks HTTP/2.  Before 7.80 it does
+neither, since it does not ask before it sends.
+
 =cut
+
+sub libcurl_keeps_connections
+{
+	my $version = libcurl_version();
+	return !$version || $version >= 7.80;
+}
 
 sub libcurl_version
 {

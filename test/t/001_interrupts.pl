@@ -502,7 +502,8 @@ foreach my $case (@resolved)
 	my $pid = $session->pid;
 	wait_until(sub { my @threads = glob "/proc/$pid/task/*"; @threads == 1 },
 		'the resolver threads have ended');
-	is(descriptors($pid), $descriptors, "$name: no descriptor is left over");
+	is(descriptors($pid), $descriptors, "$name: no descriptor is left over")
+	  if libcurl_version() >= 7.87 || !libcurl_version();
 	check_session($session, "$name: when the resolver has come back");
 }
 

@@ -175,7 +175,7 @@ foreach my $listener (@listeners)
 
 SKIP:
 {
-	skip 'no HTTP/2', 1 unless $api->port('h2');
+	skip 'no HTTP/2', 1 unless $api->port('h2') && libcurl_keeps_connections();
 	foreach my $directive ('refuse', 'goaway-below')
 	{
 		foreach my $state ('cold', 'warm')

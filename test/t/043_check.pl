@@ -107,7 +107,7 @@ SKIP:
 	skip 'no HTTP/2 here', 1 unless $api->port('h2');
 	my $h2 = check(set => { base_url => 'https://localhost:' . $api->port('h2') });
 	ends_at($h2, '', undef, 'all is well by HTTP/2');
-	is($h2->{protocol}{detail}, 'HTTP/2', '... which is told');
+	is($h2->{protocol}{detail}, libcurl_keeps_connections() ? 'HTTP/2' : 'HTTP/1.1', '... which is told');
 }
 my $plain = check(set => { base_url => $api->url('http') });
 ends_at($plain, '', undef, 'all is well by plain HTTP');
