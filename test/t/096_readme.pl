@@ -341,8 +341,8 @@ my @walk = (
 			remove_workspace('softly', sql => 'UPDATE workspace SET deleted_at = now() WHERE id =');
 			without_triggers();
 		} ],
-	[ qr/^CREATE FUNCTION revoke_unless_back/ => sub {
-			paste_sql($_[0]);
+	[ qr/^CREATE CONSTRAINT TRIGGER revoke_api_key/ => sub {
+			paste_sql($_[0], role => 'app_owner');
 			value("BEGIN; INSERT INTO workspace VALUES ('back'); DELETE FROM workspace; INSERT INTO workspace VALUES ('back'); COMMIT");
 			remove_workspace('not-back');
 			is(value("$STATE_OF 'back'"), '', 'the one that is back keeps its key');
