@@ -442,12 +442,14 @@ my @walk = (
 				  . "psql -qXd app -c \"SELECT sendkit_request_revocation('ws-1')\"\n$_[0]");
 			like($output, qr/^\{"id": "ws-1", "status": 200\}$/m, 'it tells what it got');
 			like($output, qr/"alive": false/, 'and that the key is dead');
+			value('ALTER SYSTEM RESET sendkit.base_url');
+			configure($node, base_url => $api->url('https'));
 		} ],
 
 	# doc/literal-keys.md
 	[ qr/^BEGIN;.*\\copy.*sendkit_delete_api_keys/s => sub {
 			paste_sql($_[0], dbname => 'ready');
-			like($output, qr/deleted/, 'it is deleted');
+			like($output, qr/ \| deleted +\|/, 'it is deleted');
 			$api->reset;
 		} ],
 	[ qr/\\bind :key/ => sub {
