@@ -126,6 +126,21 @@ my $rows = "SELECT keys.sendkit_request_revocation('ws-1'); SELECT keys.sendkit_
 	ok_no_superuser('triggers', values %result);
 	is($super->value("SELECT string_agg(workspace_id || ' ' || state, ', ' ORDER BY id) FROM keys.sendkit_revocation"),
 		'ws-1 done, ws-2 cancelled, ws-asked done, ws-trigger done', 'all has been done');
+
+	# A statement of somebody's own fires them, so that it is not for a superuser.
+	$mallory->query('CREATE TRIGGER spy_delete BEFORE DELETE ON keys.sendkit_revocation'
+		  . ' FOR EACH STATEMENT EXECUTE FUNCTION keys.spy()');
+	$super->query('DO $$ BEGIN CREATE ROLE janitor; EXCEPTION WHEN duplicate_object THEN NULL; END $$;'
+		  . ' GRANT SELECT, DELETE ON keys.sendkit_revocation TO janitor');
+	my $janitor = SendkitTest::Session->new($node);
+	$janitor->query('SET SESSION AUTHORIZATION janitor');
+	my $history = $janitor->query("DELETE FROM keys.sendkit_revocation WHERE state = 'done'"
+		  . " AND finished_at < now() - interval '0 days'");
+	is($history->{sqlstate}, '00000', 'who may do no more keeps the history short');
+	like($history->{stderr}, qr/the spy runs as janitor/, '... and has a trigger run');
+	is($super->value("SELECT rolsuper FROM pg_roles WHERE rolname = 'mallory'"), 'f', '... by which nobody became superuser');
+	is($super->value('SELECT count(*) FROM keys.sendkit_revocation'), '1', '... and the history is gone');
+	$janitor->quit;
 	$_->quit for $mallory, $clerk;
 }
 
