@@ -163,6 +163,7 @@ SELECT workspace_id, state, attempts, outcome, status, message,
 FROM sendkit_revocation ORDER BY id;
 \! eval "$REQUESTS"
 -- One bad row doesn't hold up those behind it, whatever the first needs.
+UPDATE sendkit_revocation SET next_attempt_at = now() + interval '1 hour' WHERE state = 'pending';
 SELECT sendkit_request_revocation('bad;reset=request') > 0 AS asked;
 SELECT sendkit_request_revocation('good') > 0 AS asked;
 CALL sendkit_process_revocations();
