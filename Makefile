@@ -27,10 +27,13 @@ OBJS = \
 	src/http_transfer.o \
 	src/platform_key.o \
 	src/queue.o \
+	src/queue_books.o \
 	src/queue_deliver.o \
 	src/queue_enqueue.o \
 	src/queue_person.o \
 	src/queue_process.o \
+	src/queue_report.o \
+	src/queue_run.o \
 	src/queue_table.o \
 	src/response.o \
 	src/retry_after.o \
@@ -39,6 +42,8 @@ OBJS = \
 	src/url.o \
 	src/user_mapping.o \
 	src/worker.o \
+	src/worker_complain.o \
+	src/worker_database.o \
 	src/worker_launcher.o \
 	src/worker_wake.o \
 	src/workspace.o

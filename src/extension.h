@@ -20,7 +20,6 @@ typedef struct SendkitColumn
 
 extern Oid	sendkit_extension_of(Oid function);
 extern Oid	sendkit_extension_owner(Oid extension);
-
 extern char *sendkit_extension_version(Oid extension);
 extern Relation sendkit_table_open(Oid extension, const char *name, LOCKMODE mode, bool wait,
 								   const SendkitColumn *columns, int ncolumns);

@@ -62,6 +62,7 @@ forget_places(SendkitRun *run)
 	run->unsure = false;
 }
 
+/* Begins a run.  Raises 53200 if there is no room for another lock. */
 void
 sendkit_queue_begin_run(SendkitRun *run)
 {
@@ -78,6 +79,11 @@ sendkit_queue_begin_run(SendkitRun *run)
 			 LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL);
 }
 
+/*
+ * Ends it: what it has claimed and not settled is due at once for others.
+ * Cannot raise; does nothing if it hasn't begun (zeroed) or has ended.  Needs no
+ * transaction.  After an error the caller must see to it.
+ */
 void
 sendkit_queue_end_run(SendkitRun *run)
 {
@@ -253,6 +259,17 @@ claim_all(SendkitQueue *queue, SendkitRun *run, int limit, SendkitRevocation *re
 	return count;
 }
 
+/*
+ * Claims up to limit rows that are due now, those with a not_after first, and
+ * returns how many; *revocations is in the current memory context.  Never waits
+ * for a row: those that somebody holds, and those that a living run has
+ * claimed, are left out.  Nothing is claimed while this database is not its
+ * home (home.h).  The claim counts when the transaction has committed.
+ *
+ * Reading goes on behind what the run has read before; when all of that is
+ * claimed it begins at the front again, unless that cost much time just now.
+ * sendkit_queue_next_due() then tells when to come back.
+ */
 int
 sendkit_queue_claim(SendkitQueue *queue, SendkitRun *run, int limit,
 					SendkitRevocation **revocations)
@@ -275,6 +292,10 @@ sendkit_queue_claim(SendkitQueue *queue, SendkitRun *run, int limit,
 	return count;
 }
 
+/*
+ * After an error while claiming one row, and the rollback: goes on behind that
+ * row, and does not begin at the front again for a while.  Cannot raise.
+ */
 void
 sendkit_queue_pass_over(SendkitRun *run)
 {
@@ -360,6 +381,10 @@ settle_found(SendkitQueue *queue, const SendkitRun *run, const SendkitSettlement
 	return SENDKIT_SETTLED;
 }
 
+/*
+ * Settles a row if it is still as the run has claimed it.  Never waits for the
+ * row.  Raises what writing a row raises.
+ */
 SendkitSettled
 sendkit_queue_settle(SendkitQueue *queue, const SendkitRun *run,
 					 const SendkitSettlement *settlement)
@@ -395,6 +420,14 @@ next_due_of(SendkitQueue *queue, const SendkitRun *run, SendkitQueueIndex index)
 	return place.next_attempt_at;
 }
 
+/*
+ * Returns when it is worth while to claim (again, if the run has begun; it may
+ * be NULL): when the next row is due, in the past if one is now, or DT_NOEND if
+ * none is left.  Rows that a living run
+ * has claimed don't count; a row that somebody holds does, and cannot be
+ * claimed: who is told a time that has passed and then finds nothing to claim
+ * must wait before trying again.
+ */
 TimestampTz
 sendkit_queue_next_due(SendkitQueue *queue, const SendkitRun *run)
 {
@@ -416,6 +449,10 @@ is_overdue(SendkitQueue *queue, TimestampTz before)
 		(sendkit_queue_is_in(queue, "pending") || sendkit_queue_is_in(queue, "sending"));
 }
 
+/*
+ * Returns how many unfinished rows are overdue, counting up to limit.  Reads
+ * all unfinished rows if there are less.
+ */
 int
 sendkit_queue_count_overdue(SendkitQueue *queue, int limit)
 {

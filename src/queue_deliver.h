@@ -65,27 +65,7 @@ typedef struct SendkitDeliverer
 								 * left to others */
 } SendkitDeliverer;
 
-/*
- * Delivers all that is due in an extension's queue (extension.h), and what
- * becomes due meanwhile, as the current user and with that user's key.  To be
- * called in a transaction that may be committed, without a snapshot, and in a
- * memory context that outlasts transactions.
- * Raises what keeps it from going on, with the books in order: no key, what the
- * queue raises, and interrupts above all.  The delivery is filled in in any case.
- */
 extern void sendkit_deliver(Oid extension, const SendkitDeliverer *deliverer,
 							SendkitDelivery *delivery);
-
-/*
- * Warns if a delivery looks like a wrong column, path or account: all of its
- * first attempts, and more than a few, found no key.
- */
-extern void sendkit_delivery_warn_absent(const SendkitDelivery *delivery);
-
-/* Warns if there were revocations that could not be claimed. */
-extern void sendkit_delivery_warn_unclaimed(const SendkitDelivery *delivery);
-
-/* Warns that so many revocations, or more, are overdue. */
-extern void sendkit_delivery_warn_overdue(int overdue, bool or_more);
 
 #endif							/* SENDKIT_QUEUE_DELIVER_H */

@@ -28,6 +28,7 @@
 #include "extension.h"
 #include "queue.h"
 #include "queue_deliver.h"
+#include "queue_report.h"
 
 /* What is requested later than this after the beginning is the next call's */
 #define CLAIM_SPELL_S 60
@@ -108,7 +109,7 @@ warn_overdue(Oid extension)
 	overdue = sendkit_queue_count_overdue(queue, MANY_OVERDUE);
 	sendkit_queue_close(queue);
 	if (overdue > 0)
-		sendkit_delivery_warn_overdue(overdue, overdue >= MANY_OVERDUE);
+		sendkit_report_overdue(overdue, overdue >= MANY_OVERDUE);
 }
 
 static void
@@ -147,8 +148,8 @@ sendkit_process_revocations(PG_FUNCTION_ARGS)
 
 	/* what has stopped it */
 	CHECK_FOR_INTERRUPTS();
-	sendkit_delivery_warn_absent(&delivery);
-	sendkit_delivery_warn_unclaimed(&delivery);
+	sendkit_report_absent(&delivery);
+	sendkit_report_unclaimed(&delivery);
 	warn_overdue(extension);
 	if (delivery.key_refused)
 		report_refused_key(&delivery);

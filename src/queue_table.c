@@ -199,6 +199,11 @@ open_in_context(SendkitQueue *queue)
 	prepare_defaults(queue);
 }
 
+/*
+ * Opens the queue of an extension (extension.h) in the current memory context.
+ * Returns NULL if wait is false and somebody holds a lock that is in the way.
+ * Raises what sendkit_table_open() raises, and 55000 if an index is missing.
+ */
 SendkitQueue *
 sendkit_queue_open(Oid extension, bool wait)
 {
@@ -241,6 +246,10 @@ release(SendkitQueue *queue)
 	table_close(queue->table, NoLock);
 }
 
+/*
+ * Closes it; the lock stays until the end of the transaction.  Must come before
+ * that, in the same subtransaction; after an error nothing need be closed.
+ */
 void
 sendkit_queue_close(SendkitQueue *queue)
 {
@@ -287,6 +296,10 @@ close_kept(void *arg)
 	CurrentResourceOwner = owner;
 }
 
+/*
+ * Keeps it open until the memory context is reset in which it was opened, which
+ * must be before the end of the transaction, unless that is rolled back.
+ */
 void
 sendkit_queue_keep(SendkitQueue *queue)
 {
@@ -302,6 +315,7 @@ sendkit_queue_keep(SendkitQueue *queue)
 	dlist_push_tail(&kept, &queue->node);
 }
 
+/* Is a queue that was to be kept still open?  Not after a rollback. */
 bool
 sendkit_queue_is_kept(const SendkitQueue *queue)
 {
@@ -337,6 +351,10 @@ begin_scan(SendkitQueueScan *scan, SendkitQueue *queue, SendkitQueueIndex index,
 											GetActiveSnapshot(), nkeys, &scan->key);
 }
 
+/*
+ * Begins to read what has been committed by now: behind a place if that is
+ * given (of the first two indexes), or else from the front.
+ */
 void
 sendkit_queue_scan(SendkitQueueScan *scan, SendkitQueue *queue, SendkitQueueIndex index,
 				   const SendkitQueuePlace *behind)
@@ -346,6 +364,7 @@ sendkit_queue_scan(SendkitQueueScan *scan, SendkitQueue *queue, SendkitQueueInde
 	begin_scan(scan, queue, index, behind ? 1 : 0);
 }
 
+/* Begins to read the rows, one at most, with this id. */
 void
 sendkit_queue_scan_id(SendkitQueueScan *scan, SendkitQueue *queue, int64 id)
 {
@@ -354,6 +373,7 @@ sendkit_queue_scan_id(SendkitQueueScan *scan, SendkitQueue *queue, int64 id)
 	begin_scan(scan, queue, SENDKIT_QUEUE_BY_ID, 1);
 }
 
+/* Reads the next row into queue->found.  Returns false if there is none. */
 bool
 sendkit_queue_scan_next(SendkitQueueScan *scan)
 {
@@ -368,6 +388,7 @@ sendkit_queue_scan_next(SendkitQueueScan *scan)
 	return true;
 }
 
+/* Ends a scan, whether it has come to its end or not. */
 void
 sendkit_queue_scan_end(SendkitQueueScan *scan)
 {
@@ -375,12 +396,14 @@ sendkit_queue_scan_end(SendkitQueueScan *scan)
 	PopActiveSnapshot();
 }
 
+/* The value of a column of queue->found */
 Datum
 sendkit_queue_get(SendkitQueue *queue, SendkitQueueColumn column, bool *isnull)
 {
 	return slot_getattr(queue->found, column + 1, isnull);
 }
 
+/* Is it in this state?  Nobody knows what else a person may have written. */
 bool
 sendkit_queue_is_in(SendkitQueue *queue, const char *state)
 {
@@ -392,6 +415,7 @@ sendkit_queue_is_in(SendkitQueue *queue, const char *state)
 		memcmp(VARDATA_ANY(DatumGetTextPP(value)), state, length) == 0;
 }
 
+/* Is queue->found being sent by a process that lives? */
 bool
 sendkit_queue_claim_lives(SendkitQueue *queue)
 {
@@ -412,12 +436,17 @@ sendkit_queue_claim_lives(SendkitQueue *queue)
 
 /* --- writing --- */
 
+/* Memory for one row, which sendkit_queue_write() and _add() reset */
 MemoryContext
 sendkit_queue_row_context(SendkitQueue *queue)
 {
 	return GetPerTupleMemoryContext(queue->estate);
 }
 
+/*
+ * Locks queue->found, during its scan; then it is the row's latest version, which
+ * may be another one than was read.
+ */
 SendkitQueueLock
 sendkit_queue_lock(SendkitQueue *queue, LockWaitPolicy policy)
 {
@@ -437,6 +466,10 @@ sendkit_queue_lock(SendkitQueue *queue, LockWaitPolicy policy)
 	}
 }
 
+/*
+ * Changes queue->found, which is locked: begin, set columns, write.  Values live
+ * in sendkit_queue_row_context() at least.
+ */
 void
 sendkit_queue_change(SendkitQueue *queue)
 {
@@ -450,6 +483,7 @@ sendkit_queue_change(SendkitQueue *queue)
 	memcpy(written->tts_isnull, found->tts_isnull, natts * sizeof(bool));
 }
 
+/* Sets a column of queue->found; see sendkit_queue_change(). */
 void
 sendkit_queue_set(SendkitQueue *queue, SendkitQueueColumn column, Datum value)
 {
@@ -457,6 +491,7 @@ sendkit_queue_set(SendkitQueue *queue, SendkitQueueColumn column, Datum value)
 	queue->written->tts_isnull[column] = false;
 }
 
+/* The same, to null */
 void
 sendkit_queue_set_null(SendkitQueue *queue, SendkitQueueColumn column)
 {
@@ -511,6 +546,7 @@ run_confined(SendkitQueue *queue, void (*work) (SendkitQueue *queue))
 	ResetPerTupleExprContext(queue->estate);
 }
 
+/* Writes queue->found as it was changed.  See sendkit_queue_change(). */
 void
 sendkit_queue_write(SendkitQueue *queue)
 {
@@ -544,6 +580,10 @@ fill_new(SendkitQueue *queue)
 	MemoryContextSwitchTo(old);
 }
 
+/*
+ * Adds a row for a workspace's id, a text.  not_after may be infinity (DT_NOEND)
+ * for none.  Returns the row's number.  Raises what writing a row raises.
+ */
 int64
 sendkit_queue_add(SendkitQueue *queue, Datum workspace_id, TimestampTz not_after)
 {

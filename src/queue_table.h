@@ -70,13 +70,8 @@ struct SendkitQueue
 	MemoryContextCallback callback;
 };
 
-/*
- * Keeps it open until the memory context is reset in which it was opened, which
- * must be before the end of the transaction, unless that is rolled back.
- */
 extern void sendkit_queue_keep(SendkitQueue *queue);
 
-/* Is a queue that was to be kept still open?  Not after a rollback. */
 extern bool sendkit_queue_is_kept(const SendkitQueue *queue);
 
 /* --- reading --- */
@@ -90,28 +85,19 @@ typedef struct SendkitQueueScan
 	ScanKeyData members[2];		/* of the key, if it is a row */
 } SendkitQueueScan;
 
-/*
- * Begins to read what has been committed by now: behind a place if that is
- * given (of the first two indexes), or else from the front.
- */
 extern void sendkit_queue_scan(SendkitQueueScan *scan, SendkitQueue *queue,
 							   SendkitQueueIndex index, const SendkitQueuePlace *behind);
 
-/* Begins to read the rows, one at most, with this id. */
 extern void sendkit_queue_scan_id(SendkitQueueScan *scan, SendkitQueue *queue, int64 id);
 
-/* Reads the next row into queue->found.  Returns false if there is none. */
 extern bool sendkit_queue_scan_next(SendkitQueueScan *scan);
 
 extern void sendkit_queue_scan_end(SendkitQueueScan *scan);
 
-/* The value of a column of queue->found */
 extern Datum sendkit_queue_get(SendkitQueue *queue, SendkitQueueColumn column, bool *isnull);
 
-/* Is it in this state?  Nobody knows what else a person may have written. */
 extern bool sendkit_queue_is_in(SendkitQueue *queue, const char *state);
 
-/* Is queue->found being sent by a process that lives? */
 extern bool sendkit_queue_claim_lives(SendkitQueue *queue);
 
 /* --- writing --- */
@@ -123,22 +109,13 @@ typedef enum SendkitQueueLock
 	SENDKIT_QUEUE_GONE,			/* deleted, or changed by this very command */
 } SendkitQueueLock;
 
-/*
- * Locks queue->found, during its scan; then it is the row's latest version, which
- * may be another one than was read.
- */
 extern SendkitQueueLock sendkit_queue_lock(SendkitQueue *queue, LockWaitPolicy policy);
 
-/*
- * Changes queue->found, which is locked: begin, set columns, write.  Values live
- * in sendkit_queue_row_context() at least.
- */
 extern void sendkit_queue_change(SendkitQueue *queue);
 extern void sendkit_queue_set(SendkitQueue *queue, SendkitQueueColumn column, Datum value);
 extern void sendkit_queue_set_null(SendkitQueue *queue, SendkitQueueColumn column);
 extern void sendkit_queue_write(SendkitQueue *queue);
 
-/* Memory for one row, which sendkit_queue_write() and _add() reset */
 extern MemoryContext sendkit_queue_row_context(SendkitQueue *queue);
 
 #endif							/* SENDKIT_QUEUE_TABLE_H */

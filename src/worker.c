@@ -15,7 +15,7 @@
  * When it cannot work (no key, a role that is missing, a copy of the database, a
  * table that is locked, whatever the queue raises) it keeps its place, so that
  * commits start no other, and tries again after pauses that grow.  The log hears
- * of each kind of trouble at once, and then after intervals that grow, too.
+ * of that now and then (worker_complain.c).
  *
  * It must be in nobody's way.  Who is to drop, rename, move or copy the database
  * locks it and waits some seconds for all sessions to end.  So we look several
@@ -36,20 +36,14 @@
  */
 #include "postgres.h"
 
-#include <unistd.h>
-
 #include "access/xact.h"
-#include "catalog/pg_database.h"
 #include "commands/extension.h"
-#include "common/relpath.h"
 #include "compat.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
-#include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "utils/acl.h"
@@ -64,6 +58,7 @@
 #include "queue.h"
 #include "queue_deliver.h"
 #include "worker.h"
+#include "worker_complain.h"
 
 /* With nothing to do it stays this long, since more may come */
 #define LINGER_MS 5000
@@ -82,23 +77,6 @@
 
 /* The API may ask to be left alone, but not for ever */
 #define MAX_SHUT_OUT_MS (60 * 60 * 1000)
-
-/* The log is spared for this long at first, and then up to that long */
-#define FIRST_SILENCE_MS (60 * 1000)
-#define MAX_SILENCE_MS (60 * 60 * 1000)
-
-/* Overdue revocations are not counted beyond this, nor more often */
-#define MANY_OVERDUE 1000
-#define OVERDUE_INTERVAL_MS (60 * 1000)
-
-#define NEVER PG_INT64_MAX
-
-/* Kinds of trouble, of which the log hears now and then */
-typedef struct Complaint
-{
-	int64		silent_until;
-	int64		silence;		/* the last one's length */
-} Complaint;
 
 typedef enum Ending
 {
@@ -124,117 +102,9 @@ static struct
 	int64		idle_since;		/* nothing was left to do, or 0 */
 	int			pauses;			/* rounds in a row that met trouble */
 	int64		way_checked;
-	int64		overdue_checked;
-
-	Complaint	failing;		/* rounds that raise an error */
-	Complaint	outage;			/* the API is not reached, or not well */
-	Complaint	refused;		/* it refuses the key */
-	Complaint	absent;			/* it knows of no key at all */
-	Complaint	overdue;
-	Complaint	copy;			/* the database is not the home */
-	int			put_off;		/* revocations, not yet told of */
-	int			noted;			/* of these, those of the delivery under way */
 } worker;
 
-/* --- the log --- */
-
-/* Returns whether to speak now. */
-static bool
-may_complain(Complaint *complaint)
-{
-	int64		now = sendkit_clock_now();
-
-	if (now < complaint->silent_until)
-		return false;
-	/* it was quiet for as long as we were: a new trouble */
-	if (now >= complaint->silent_until + complaint->silence)
-		complaint->silence = FIRST_SILENCE_MS;
-	else
-		complaint->silence = Min(2 * complaint->silence, MAX_SILENCE_MS);
-	complaint->silent_until = now + complaint->silence;
-	return true;
-}
-
-static void
-complain_of_error(const ErrorData *error)
-{
-	if (!may_complain(&worker.failing))
-		return;
-	ereport(WARNING,
-			(errcode(error->sqlerrcode),
-			 errmsg("could not deliver revocations: %s", error->message),
-			 error->detail ? errdetail_internal("%s", error->detail) : 0,
-			 error->hint ? errhint("%s", error->hint) : 0));
-}
-
-static void
-complain_of_outage(const SendkitDelivery *delivery)
-{
-	worker.put_off += delivery->put_off - worker.noted;
-	worker.noted = delivery->put_off;
-	if (worker.put_off == 0 || !may_complain(&worker.outage))
-		return;
-	ereport(WARNING,
-			(errmsg_plural("%d revocation could not be delivered and is tried again later: %s",
-						   "%d attempts to deliver revocations have failed and are repeated later; the last one: %s",
-						   worker.put_off, worker.put_off, delivery->trouble)));
-	worker.put_off = 0;
-}
-
-static void
-complain_of_key(const SendkitDelivery *delivery)
-{
-	if (!may_complain(&worker.refused))
-		return;
-	ereport(WARNING,
-			(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-			 errmsg("the SendKit API refused the platform key: %s", delivery->trouble),
-			 errdetail("What could not be delivered is still pending."),
-			 errhint("Replace the key of role \"%s\".", GetUserNameFromId(worker.role, false))));
-}
-
-static void
-complain_of_copy(void)
-{
-	if (!may_complain(&worker.copy))
-		return;
-	ereport(WARNING,
-			(errmsg("revocations are held, not delivered, since this database is a copy"),
-			 errhint("If it takes its original's place, call sendkit_adopt_revocations().")));
-}
-
-static void
-look_for_overdue(SendkitQueue *queue)
-{
-	int64		now = sendkit_clock_now();
-	int			overdue;
-
-	if (worker.overdue_checked != 0 && now < worker.overdue_checked + OVERDUE_INTERVAL_MS)
-		return;
-	worker.overdue_checked = now;
-	overdue = sendkit_queue_count_overdue(queue, MANY_OVERDUE);
-	if (overdue > 0 && may_complain(&worker.overdue))
-		sendkit_delivery_warn_overdue(overdue, overdue >= MANY_OVERDUE);
-}
-
 /* --- in nobody's way --- */
-
-/*
- * Could a new session lock the database?  That is RowExclusiveLock (postinit.c),
- * which all commands that want to be alone there conflict with.
- */
-static bool
-database_is_locked(Oid database)
-{
-	LOCKTAG		tag;
-
-	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, database, 0);
-	/* for the session, since there may be no transaction; not for long */
-	if (LockAcquire(&tag, RowExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
-		return true;
-	LockRelease(&tag, RowExclusiveLock, true);
-	return false;
-}
 
 /* Are we to end?  Notes why. */
 static bool
@@ -244,11 +114,11 @@ is_to_end(void)
 
 	/* PostgreSQL 19 asks us to leave so that somebody can have the database alone */
 	if (ProcDiePending)
-		worker.ending = database_is_locked(worker.database) ? HANDING_OVER : LEAVING;
+		worker.ending = sendkit_worker_is_in_the_way(worker.database) ? HANDING_OVER : LEAVING;
 	else if (now >= worker.way_checked + WAY_INTERVAL_MS)
 	{
 		worker.way_checked = now;
-		if (database_is_locked(worker.database))
+		if (sendkit_worker_is_in_the_way(worker.database))
 			worker.ending = HANDING_OVER;
 	}
 	return worker.ending != STAYING;
@@ -381,7 +251,7 @@ look(Prospect *prospect)
 	prospect->next_due = sendkit_queue_next_due(queue, NULL);
 	if (!TIMESTAMP_IS_NOEND(prospect->next_due))
 	{
-		look_for_overdue(queue);
+		sendkit_complain_of_overdue(queue);
 		prospect->home = sendkit_home_look(prospect->extension);
 	}
 	sendkit_queue_close(queue);
@@ -446,8 +316,8 @@ linger(void)
 static void
 tell(const SendkitDelivery *delivery, SendkitQueue *queue)
 {
-	complain_of_outage(delivery);
-	look_for_overdue(queue);
+	sendkit_complain_of_outage(delivery);
+	sendkit_complain_of_overdue(queue);
 }
 
 static void
@@ -466,20 +336,17 @@ deliver(Oid extension)
 
 	pgstat_report_activity(STATE_RUNNING, "delivering revocations to the SendKit API");
 	MemoryContextSwitchTo(worker.context);
-	worker.noted = 0;
+	sendkit_complain_begin();
 	sendkit_deliver(extension, &deliverer, &delivery);
 	/* to say anything would have a pending interrupt served */
 	if (delivery.stopped)
 		return;
 
-	complain_of_outage(&delivery);
-	if (delivery.first_attempts > 0 && delivery.first_absent == delivery.first_attempts &&
-		may_complain(&worker.absent))
-		sendkit_delivery_warn_absent(&delivery);
+	sendkit_complain_of_outage(&delivery);
+	sendkit_complain_of_absent(&delivery);
 	if (delivery.key_refused)
-		complain_of_key(&delivery);
-	if (delivery.unclaimed > 0 && may_complain(&worker.failing))
-		sendkit_delivery_warn_unclaimed(&delivery);
+		sendkit_complain_of_key(&delivery, worker.role);
+	sendkit_complain_of_unclaimed(&delivery);
 
 	if (delivery.shut_out_ms > 0)
 		sleep_for(Min(delivery.shut_out_ms, MAX_SHUT_OUT_MS), 0);
@@ -519,7 +386,7 @@ do_round(void)
 		worker.idle_since = 0;
 		if (prospect.home == SENDKIT_HOME_ELSEWHERE)
 		{
-			complain_of_copy();
+			sendkit_complain_of_copy();
 			sleep_for(COPY_PAUSE_MS, sendkit_worker_naptime);
 		}
 		else if (prospect.next_due > GetCurrentTimestamp())
@@ -546,7 +413,7 @@ try_round(void)
 		error = CopyErrorData();
 		FlushErrorState();
 		AbortCurrentTransaction();
-		complain_of_error(error);
+		sendkit_complain_of_error(error);
 		sleep_for(next_pause(), 0);
 	}
 	PG_END_TRY();
@@ -643,7 +510,7 @@ work(void)
 static void
 wait_unconnected(void)
 {
-	while (database_is_locked(worker.database))
+	while (sendkit_worker_is_in_the_way(worker.database))
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 WAY_INTERVAL_MS, sendkit_worker_wait_event());
@@ -651,38 +518,6 @@ wait_unconnected(void)
 		if (ProcDiePending)
 			proc_exit(0);
 	}
-}
-
-static bool
-is_database_folder(const char *parent, Oid database)
-{
-	char		path[MAXPGPATH];
-
-	snprintf(path, sizeof(path), "%s/%u/PG_VERSION", parent, database);
-	return access(path, F_OK) == 0;
-}
-
-/*
- * Has the database not been dropped?  Connecting to it would tell, but with an
- * error in the log for what is none.
- */
-static bool
-database_exists(Oid database)
-{
-	bool		exists = is_database_folder("base", database);
-	DIR		   *folder = AllocateDir("pg_tblspc");
-	struct dirent *entry;
-
-	while (!exists && (entry = ReadDir(folder, "pg_tblspc")) != NULL)
-	{
-		char		parent[MAXPGPATH];
-
-		snprintf(parent, sizeof(parent), "pg_tblspc/%s/%s", entry->d_name,
-				 TABLESPACE_VERSION_DIRECTORY);
-		exists = is_database_folder(parent, database);
-	}
-	FreeDir(folder);
-	return exists;
 }
 
 /* The settings that our transactions need, whatever those of the database are */
@@ -721,6 +556,10 @@ give_place_back(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
 	LockReleaseAll(USER_LOCKMETHOD, true);
 }
 
+/*
+ * The process of a worker, whose argument is a database: takes its place, or goes
+ * if another one has it.
+ */
 void
 sendkit_worker_main(Datum database)
 {
@@ -735,7 +574,7 @@ sendkit_worker_main(Datum database)
 	if (!sendkit_worker_take_place(worker.database))
 		proc_exit(0);
 	wait_unconnected();
-	if (!database_exists(worker.database))
+	if (!sendkit_worker_has_database(worker.database))
 		proc_exit(0);
 	BackgroundWorkerInitializeConnectionByOid(worker.database, InvalidOid, 0);
 	set_settings();

@@ -131,6 +131,7 @@ go_round(void)
 
 /* --- the process --- */
 
+/* The launcher's process */
 void
 sendkit_launcher_main(Datum unused pg_attribute_unused())
 {
@@ -161,12 +162,14 @@ sendkit_launcher_main(Datum unused pg_attribute_unused())
 /* Set in the postmaster, and known to all that it starts */
 static bool has_launcher = false;
 
+/* Was it registered?  Cannot raise an error. */
 bool
 sendkit_worker_has_launcher(void)
 {
 	return has_launcher;
 }
 
+/* Registers the launcher, if the library is being preloaded.  For _PG_init(). */
 void
 sendkit_worker_init(void)
 {

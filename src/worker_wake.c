@@ -64,6 +64,10 @@ place_tag(LOCKTAG *tag, Oid database)
 	tag->locktag_field1 = database;
 }
 
+/*
+ * Takes a database's place, a lock, which makes this process its worker.  Returns
+ * false if another one has it; never waits.
+ */
 bool
 sendkit_worker_take_place(Oid database)
 {
@@ -73,6 +77,7 @@ sendkit_worker_take_place(Oid database)
 	return LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_OK;
 }
 
+/* Lets go of it. */
 void
 sendkit_worker_leave_place(Oid database)
 {
@@ -82,6 +87,11 @@ sendkit_worker_leave_place(Oid database)
 	LockRelease(&tag, ExclusiveLock, true);
 }
 
+/*
+ * Tells those that commit whether the worker of this database, which is the
+ * caller, wants to be woken; it does at first.  Who begins to listen must look
+ * at the queue then.  Returns whether that has just begun.  Needs no transaction.
+ */
 bool
 sendkit_worker_listen(bool listening)
 {
@@ -143,6 +153,7 @@ find_worker(Oid database)
 	return found;
 }
 
+/* Does any process hold the place?  Cannot raise an error. */
 bool
 sendkit_worker_is_there(Oid database)
 {
@@ -151,6 +162,11 @@ sendkit_worker_is_there(Oid database)
 
 /* --- starting --- */
 
+/*
+ * Has a worker started in a database.  Returns false if there is no room for
+ * one.  The handle may be NULL, and is else in the current memory context;
+ * without one this cannot raise an error.
+ */
 bool
 sendkit_worker_start(Oid database, SendkitErrand errand, BackgroundWorkerHandle **handle)
 {
@@ -230,6 +246,11 @@ at_end_of_transaction(XactEvent event, void *arg pg_attribute_unused())
 	}
 }
 
+/*
+ * To be called by whatever makes a revocation due: when the transaction
+ * commits, this database's worker is woken or, where there is none, started.
+ * Raises 53200 the first time in a session, if memory is short.
+ */
 void
 sendkit_worker_note_enqueued(void)
 {
