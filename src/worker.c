@@ -576,7 +576,12 @@ sendkit_worker_main(Datum database)
 	wait_unconnected();
 	if (!sendkit_worker_has_database(worker.database))
 		proc_exit(0);
-	BackgroundWorkerInitializeConnectionByOid(worker.database, InvalidOid, 0);
+	/*
+	 * Who is still connected where nobody else may connect can commit, and would
+	 * have worker after worker started that cannot.
+	 */
+	BackgroundWorkerInitializeConnectionByOid(worker.database, InvalidOid,
+											  BGWORKER_BYPASS_ALLOWCONN);
 	set_settings();
 	worker.context = AllocSetContextCreate(TopMemoryContext, "sendkit worker",
 										   ALLOCSET_DEFAULT_SIZES);

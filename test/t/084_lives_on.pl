@@ -143,6 +143,18 @@ EOC
 	is(scalar @{ $api->requests(id => 'limited;delay=1') }, 1, 'no timeout and no mode of transactions keeps a worker from delivering');
 	is(join("\n", complaints($node)), '', '... nor has it anything to say');
 
+	# who is there may stay, and commit
+	$sql->query('CREATE DATABASE closed');
+	my $last = SendkitTest::Session->new($node, dbname => 'closed');
+	$last->query('CREATE EXTENSION sendkit');
+	set_up($last);
+	$sql->query('ALTER DATABASE closed ALLOW_CONNECTIONS false');
+	$last->value("SELECT sendkit_request_revocation('closed-$_')") for 1 .. 5;
+	eval { wait_until(sub { is_done($last, 'closed-5') }, 'it is delivered') };
+	ok(is_done($last, 'closed-5'), 'what is committed in a database that takes no more connections is delivered');
+	is(join("\n", complaints($node)), '', '... without a word');
+	$last->quit;
+
 	$sql->query("ALTER DATABASE postgres RESET ALL");
 	if ($has_limit)
 	{
