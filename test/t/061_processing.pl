@@ -230,8 +230,9 @@ for my $how (sort keys %interrupt)
 	$api->wait_for_requests(1);
 	$sql->query('TRUNCATE sendkit_revocation RESTART IDENTITY');
 	$sql->query('DISCARD SEQUENCES');
-	$sql->query("SELECT sendkit_request_revocation('new', 'infinity')");
-	$sql->query("UPDATE sendkit_revocation SET state = 'sending', attempts = 1, next_attempt_at = now() + interval '1 hour'");
+	# at once, or it would be claimed
+	$sql->query("BEGIN; SELECT sendkit_request_revocation('new', 'infinity');
+		UPDATE sendkit_revocation SET state = 'sending', attempts = 1, next_attempt_at = now() + interval '1 hour'; COMMIT");
 	is($processor->result->{sqlstate}, '00000', 'the queue is emptied while a request is in flight');
 	is(join(', ', @{ rows() }), 'new sending 1', '... and its answer is not taken for another row\'s');
 	$processor->quit;
