@@ -245,6 +245,9 @@ sub firing
 	return join ' ', @fire;
 }
 
+# The lines that store a key.
+my $storing;
+
 my @walk = (
 	# the first screen
 	[ qr/^SELECT \* FROM sendkit_delete_api_key\('665a1b2c/ => sub { paste_sql($_[0], dbname => 'ready') } ],
@@ -267,21 +270,27 @@ my @walk = (
 			ok(!$api->key_alive('665a1b2c3d4e5f6a7b8c9d0e'), 'the key is dead');
 			$api->control('POST', '/default', { directives => '' });
 		} ],
-	[ qr/sendkit_store_platform_key\(current_user, key\)/ => sub { paste_and_type_key($_[0]) } ],
+	[ qr/sendkit_store_platform_key\(current_user, key\)/ => sub { paste_and_type_key($storing = $_[0]) } ],
 	[ qr/^CREATE TRIGGER revoke_api_keys\b/ => sub {
 			paste_sql($_[0]);
 			remove_workspace('removed');
 			paste_sql_and_fail('TRUNCATE workspace', qr/ERROR:.*TRUNCATE/, 'TRUNCATE fails');
 		} ],
-	[ qr/^SELECT cron\.schedule\('sendkit'/ => sub {
+	[ qr/^CREATE ROLE revoker.*SELECT cron\.schedule\('sendkit'/s => sub {
+			my ($sql) = @_;
 			SKIP:
 			{
-				skip 'pg_cron is not installed', 3 unless $has_pg_cron;
+				skip 'pg_cron is not installed', 6 unless $has_pg_cron;
 				value('CREATE EXTENSION pg_cron');
-				paste_sql($_[0]);
-				is(value('SELECT count(*) FROM cron.job WHERE active'), '2', 'there are two jobs');
+				paste_sql($sql);
+				is(value("SELECT count(*) FROM cron.job WHERE active AND username = 'revoker'"), '2', 'there are two jobs');
+				paste_and_type_key($storing =~ s/current_user/'revoker'/r);
 				# what they do is in the test of pg_cron; here, that they can be run as they stand
-				paste_sql(value("SELECT string_agg(command, ';') FROM cron.job"));
+				value("UPDATE sendkit_revocation SET finished_at = finished_at - interval '31 days';"
+					  . " SELECT sendkit_request_revocation('on-schedule')");
+				paste_sql(join(";\n", split /\n/, value('SELECT command FROM cron.job ORDER BY jobid')), role => 'revoker');
+				wait_for_value("SELECT string_agg(workspace_id || ' ' || state, ', ') FROM sendkit_revocation", 'on-schedule done',
+					'they deliver, and keep the history short');
 				value('DROP EXTENSION pg_cron');
 			}
 		} ],
