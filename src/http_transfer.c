@@ -50,6 +50,8 @@
  */
 #include "postgres.h"
 
+#include <netinet/in.h>
+
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
@@ -176,6 +178,15 @@ on_resolve(void *resolver pg_attribute_unused(), void *reserved pg_attribute_unu
 	return 0;
 }
 
+static bool
+is_loopback(const struct sockaddr *address)
+{
+	if (address->sa_family == AF_INET)
+		return ntohl(((const struct sockaddr_in *) address)->sin_addr.s_addr) >> 24 == 127;
+	return address->sa_family == AF_INET6 &&
+		IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *) address)->sin6_addr);
+}
+
 /* CURLOPT_OPENSOCKETFUNCTION */
 static curl_socket_t
 on_open_socket(void *arg, curlsocktype purpose pg_attribute_unused(),
@@ -185,6 +196,9 @@ on_open_socket(void *arg, curlsocktype purpose pg_attribute_unused(),
 	curl_socket_t fd;
 
 	transfer->stage = Max(transfer->stage, SENDKIT_STAGE_CONNECTING);
+	/* plain HTTP stays on this machine, wherever "localhost" is said to be */
+	if (transfer->common->route->plain && !is_loopback(&address->addr))
+		return CURL_SOCKET_BAD;
 	fd = sendkit_sockets_open(transfer->common->sockets, address);
 	if (fd != CURL_SOCKET_BAD)
 		transfer->sockets_opened++;

@@ -119,7 +119,8 @@ url_parse(const char *url, UrlParts *parts)
 /*
  * Does the host stay on this machine whatever a name server says?  Besides
  * addresses only "localhost", which libcurl itself resolves to loopback
- * (hostip.c, since 7.78).
+ * (hostip.c, since 7.78), and for which no other socket is opened
+ * (http_transfer.c).
  */
 static bool
 host_is_loopback(const char *host)

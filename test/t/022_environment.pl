@@ -139,6 +139,7 @@ SKIP:
 {
 	my $library = preload_library('stuck_resolver')
 	  or skip 'no preloading here', 3;
+	skip 'this libcurl asks one', 3 if libcurl_version() && libcurl_version() < 7.78;
 	my $node3 = start_node($api,
 		name => 'misled',
 		env => { LD_PRELOAD => $library, STUCK_HOST => 'localhost', STUCK_SECONDS => 20 },
@@ -156,6 +157,29 @@ SKIP:
 			q{CREATE TEMP TABLE found (line text); COPY found FROM PROGRAM 'timeout 2 getent ahosts localhost'}),
 		0, 'who does look it up has to wait');
 	$node3->stop;
+}
+
+# An older one asks, but plain http then goes to this machine or nowhere.
+SKIP:
+{
+	my $library = preload_library('odd_localhost');
+	skip 'no C compiler', 3 unless $library;
+	my $node4 = start_node($api,
+		name => 'elsewhere',
+		env => { LD_PRELOAD => $library },
+		conf => "sendkit.max_retries = 0\n");
+	my $by_itself = !libcurl_version() || libcurl_version() >= 7.78;
+	my %outcome = (http => $by_itself ? 'deleted' : 'unavailable', https => 'deleted');
+	for my $listener (sort keys %outcome)
+	{
+		is_outcome(
+			call($node4, "ws-odd-$listener",
+				set => { base_url => $api->url($listener) =~ s/127\.0\.0\.1/localhost/r }),
+			$outcome{$listener}, "$listener: localhost is said to be elsewhere");
+	}
+	is( scalar @{ $api->requests(id => 'ws-odd-http') },
+		$by_itself ? 1 : 0, 'plain http goes there by no means');
+	$node4->stop;
 }
 
 done_testing();
