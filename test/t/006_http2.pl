@@ -19,6 +19,7 @@ use Time::HiRes qw(sleep);
 my $api = SendkitStandin->start(nghttpx => 1);
 plan skip_all => 'neither the h2 library of Python nor nghttpx'
   unless $api->port('h2') || $api->port('nghttpx');
+plan skip_all => 'with this libcurl HTTP/1.1 is spoken' unless libcurl_keeps_connections();
 
 my $node = start_node($api, listener => $api->port('h2') ? 'h2' : 'nghttpx');
 my $session = SendkitTest::Session->new($node);

@@ -13,6 +13,8 @@ use SendkitTest;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
+plan skip_all => 'this libcurl keeps no connections' unless libcurl_keeps_connections();
+
 my $api = SendkitStandin->start(tls => 1);
 my $node = start_node($api, conf => "sendkit.max_retries = 0\n");
 my $session = SendkitTest::Session->new($node);
