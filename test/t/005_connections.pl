@@ -97,12 +97,15 @@ foreach my $listener (@listeners)
 	  grep { $_->{id} =~ /^ws-$listener-[abc]/ } @{ $api->requests };
 	is(scalar @requests, 100, "$listener: 100 calls");
 	my %connections = map { $_->{connection} => 1 } @requests;
-	is(scalar keys %connections, $kept ? 1 : 100, "$listener: on one connection");
+	# a proxy keeps its own, whatever we do
+	is(scalar keys %connections, $kept || $listener eq 'nghttpx' ? 1 : 100,
+		"$listener: on one connection");
 }
 
 # Also when signals interrupt the look at the connection right before a request
 SKIP:
 {
+	skip 'it is not looked at', 8 * @listeners unless $kept;
 	my $shim = preload_library('interrupted_polls');
 	skip 'no compiler', 8 * @listeners unless $shim;
 	my $signalled = start_node($api, name => 'signalled', env => { LD_PRELOAD => $shim });
@@ -115,7 +118,7 @@ SKIP:
 		my @requests = grep { $_->{id} =~ /^ws-$listener-signalled/ } @{ $api->requests };
 		is(scalar @requests, 6, "$listener, signals: 6 calls");
 		my %connections = map { $_->{connection} => 1 } @requests;
-		is(scalar keys %connections, $kept ? 1 : 6, "$listener, signals: on one connection");
+		is(scalar keys %connections, 1, "$listener, signals: on one connection");
 	}
 	$other->quit;
 	$signalled->stop;
@@ -162,7 +165,7 @@ foreach my $listener (grep { $_ ne 'nghttpx' } @listeners)
 	{
 		my $name = "$listener, idle connection ended by $how";
 		my $before = connection_used("$name: before", %set);
-		is($api->control('POST', '/close-idle', { how => $how })->{closed} > 0, $kept,
+		ok($api->control('POST', '/close-idle', { how => $how })->{closed} > 0 || !$kept,
 			"$name: ended");
 		sleep 0.05;
 		isnt(connection_used("$name: after", %set), $before,
