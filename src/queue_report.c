@@ -28,8 +28,11 @@ warn_failed(const SendkitClaim *claim)
 	bool		expired = claim->revocation.not_after <= GetCurrentTimestamp();
 
 	ereport(WARNING,
-			(errmsg("could not revoke the API key of workspace \"%s\": %s",
-					claim->revocation.workspace_id, message_of(claim)),
+			/* an id that cannot be sent may be a key, which somebody has entered by hand */
+			(claim->deletion.path ?
+			 errmsg("could not revoke the API key of workspace \"%s\": %s",
+					claim->revocation.workspace_id, message_of(claim)) :
+			 errmsg("could not revoke an API key: %s", message_of(claim)),
 			 errdetail("Revocation " INT64_FORMAT " has failed after attempt %d.",
 					   claim->revocation.id, claim->revocation.attempts),
 			 expired ? 0 :

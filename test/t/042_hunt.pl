@@ -563,6 +563,15 @@ my $log_of_stored = slurp_file($node->logfile);
 		ok_shows($result->{stderr}, '', '... without saying it');
 		$again->quit;
 	}
+
+	# ... and in the queue, where somebody has entered it by hand
+	my $hand = SendkitTest::Session->new($node, dbname => 'app');
+	$hand->value($quiet);
+	$hand->query("INSERT INTO sendkit_revocation (workspace_id, requested_by) VALUES ('sk_user_byHandByHand', 'somebody')");
+	my $delivery = $hand->query('CALL sendkit_process_revocations()');
+	like($delivery->{stderr}, qr/could not revoke an API key: It looks like a key/, 'a key in the queue is not sent');
+	unlike($delivery->{stderr} . slurp_file($node->logfile), qr/byHandByHand/, '... nor told of by its name');
+	$hand->quit;
 }
 
 $node->stop;
