@@ -520,6 +520,9 @@ judge_failure(const Evidence *evidence, SendkitVerdict *verdict)
 {
 	char	   *words = to_show(evidence, evidence->result->error, MAX_MESSAGE_LENGTH);
 
+	/* what has not been sent the dispatcher sends later */
+	Assert(evidence->result->failure != SENDKIT_HTTP_STALE &&
+		   evidence->result->failure != SENDKIT_HTTP_TOO_LATE);
 	switch (evidence->result->failure)
 	{
 		case SENDKIT_HTTP_NOT_CONNECTED:
@@ -549,9 +552,7 @@ judge_failure(const Evidence *evidence, SendkitVerdict *verdict)
 			break;
 		case SENDKIT_HTTP_STALE:
 		case SENDKIT_HTTP_TOO_LATE:
-			/* not sent, and not for judgement: the dispatcher sends it later */
-			Assert(false);
-			/* FALLTHROUGH */
+			/* not for judgement */
 		case SENDKIT_HTTP_NO_ANSWER:
 		case SENDKIT_HTTP_OK:
 			judge_unknown(verdict,
