@@ -54,7 +54,7 @@ EXTRA_CLEAN = META.json dist
 PGFILEDESC = "sendkit - revoke SendKit API keys from SQL"
 
 REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
-REGRESS_OPTS = --load-extension=sendkit --launcher=test/standin_launcher
+REGRESS_OPTS = --load-extension=sendkit --launcher=test/launcher
 
 # TAP tests start servers of their own, from the installed extension. They need
 # IPC::Run, which not every machine has: "make installcheck" runs them where it
@@ -72,7 +72,7 @@ PGXS := $(shell $(PG_CONFIG) --pgxs)
 
 # Isolation tests, in test/specs and test/expected, run where PostgreSQL's
 # development package has what runs them, as Debian's have since 15.
-ISOLATION_OPTS = --inputdir=test --load-extension=sendkit --launcher=test/standin_launcher
+ISOLATION_OPTS = --inputdir=test --load-extension=sendkit --launcher=test/launcher
 ifneq ($(wildcard $(dir $(PGXS))../test/isolation/pg_isolation_regress*),)
 ISOLATION = $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))
 endif
@@ -114,7 +114,7 @@ include $(PGXS)
 installcheck: standin-works
 .PHONY: standin-works
 standin-works:
-	@$(srcdir)/test/standin_launcher true
+	@$(srcdir)/test/launcher true
 
 # PGXS empties it
 PROVE_FLAGS += -I test/perl

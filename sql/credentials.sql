@@ -3,7 +3,7 @@
 -- role in whose name the call runs, from a user mapping, and nobody else's.
 -- What was used is told by the API (a stand-in, one per script: see
 -- test/standin), since the database must not tell. The key file, the other
--- place to keep a key, has a test of its own: test/t/041_key_file.pl.
+-- place to keep a key, has a test of its own: test/t/402_key_file.pl.
 --
 
 -- Shows which key each id was asked with since the last time.

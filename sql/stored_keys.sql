@@ -1,7 +1,7 @@
 --
 -- A key that is stored by function, as a value: none of it is ever part of a
 -- statement's text. That it shows nowhere else is hunted for in
--- test/t/042_hunt.pl; here it is about who may do so, and what it leads to.
+-- test/t/404_hunt.pl; here it is about who may do so, and what it leads to.
 --
 
 -- Shows which key each id was asked with since the last time.

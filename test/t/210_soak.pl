@@ -17,7 +17,7 @@
 # prints, or for long:
 #
 #   SENDKIT_SOAK_REQUESTS=100000 SENDKIT_SOAK_SEED=7 \
-#       make installcheck REGRESS= ISOLATION= PROVE_TESTS=test/t/014_soak.pl PROVE_FLAGS=-v
+#       make installcheck REGRESS= ISOLATION= PROVE_TESTS=test/t/210_soak.pl PROVE_FLAGS=-v
 #
 # SENDKIT_SOAK_LISTENERS (http https h2) and SENDKIT_SOAK_PRELOAD (for a sanitizer or
 # a debugging malloc) choose further.
