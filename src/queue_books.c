@@ -155,18 +155,13 @@ settle_first(SendkitDeliveryRun *run, SendkitQueue *queue)
 	SendkitSettled settled = settle(run, queue, claim);
 
 	dlist_delete(&claim->node);
-	switch (settled)
+	if (settled == SENDKIT_SETTLE_LOCKED)
 	{
-		case SENDKIT_SETTLE_LOST:
-			claim->lost = true;
-			/* FALLTHROUGH */
-		case SENDKIT_SETTLED:
-			dlist_push_tail(&run->settled, &claim->node);
-			break;
-		case SENDKIT_SETTLE_LOCKED:
-			take_locked(run, claim);
-			break;
+		take_locked(run, claim);
+		return;
 	}
+	claim->lost = (settled == SENDKIT_SETTLE_LOST);
+	dlist_push_tail(&run->settled, &claim->node);
 }
 
 static void
