@@ -82,9 +82,10 @@ my @behaviours = ('', '', '', ';delay=0.02', ';delay=0.1', ';status=500;times=1'
 # killed with the server. What is told to be committed is.
 sub load
 {
-	my ($until) = @_;
+	my ($seconds) = @_;
 	my $session = eval { SendkitTest::Session->new($node) } or return;
 	$session->query("SET sendkit.request_timeout = '1s'");
+	my $until = time() + $seconds;
 	while (time() < $until)
 	{
 		my $id = 'kill-' . ++$serial . $behaviours[ rand @behaviours ];
@@ -124,7 +125,7 @@ sub promote
 	$node->reload;
 	wait_until(sub { $node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == 1 },
 		'the standby is one');
-	load(time() + 0.2 + rand 0.8);
+	load(0.2 + rand 0.8);
 	$node->stop('immediate');
 	push @retired, $node;
 	$standby->append_conf('postgresql.conf', "synchronous_standby_names = ''\n");
@@ -144,7 +145,7 @@ my @ways = (
 for my $round (1 .. $rounds)
 {
 	my ($name, $act) = @{ $ways[ $round <= @ways ? $round - 1 : rand @ways ] };
-	load(time() + 0.2 + rand 0.8);
+	load(0.2 + rand 0.8);
 	$act->();
 	server_is_back();
 	note("round $round: $name");
@@ -152,7 +153,7 @@ for my $round (1 .. $rounds)
 server_is_back();
 $node->safe_psql('postgres', "ALTER SYSTEM SET sendkit.request_timeout = '1s'");
 $node->reload;
-load(time() + 0.2);
+load(0.2);
 
 my $begin = time();
 wait_until(sub { $node->safe_psql('postgres', 'SELECT count(*) FROM sendkit_revocation WHERE finished_at IS NULL') == 0 },
