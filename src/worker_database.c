@@ -15,13 +15,14 @@
 #include "common/relpath.h"
 #include "storage/fd.h"
 #include "storage/lmgr.h"
+#include "storage/lock.h"
 
 #include "worker.h"
 
 /*
- * Returns whether no new session could lock the database.  That is RowExclusiveLock (postinit.c),
- * which all commands that want to be alone there conflict with.  Needs no
- * transaction.
+ * Returns whether no new session could lock the database.  That is
+ * RowExclusiveLock (postinit.c), which all commands that want to be alone there
+ * conflict with.  Needs no transaction.
  */
 bool
 sendkit_worker_is_in_the_way(Oid database)
@@ -46,8 +47,8 @@ is_database_folder(const char *parent, Oid database)
 }
 
 /*
- * Returns whether the database has not been dropped.  Connecting to it would tell, but with an
- * error in the log for what is none.
+ * Returns whether the database has not been dropped.  Connecting to it would
+ * tell, but with an error in the log for what is none.
  */
 bool
 sendkit_worker_has_database(Oid database)
