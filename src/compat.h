@@ -117,6 +117,17 @@ sendkit_find_setting(const char *name)
 #endif
 }
 
+/* PostgreSQL 18: generated columns that are stored nowhere, so that no tuple has them */
+static inline bool
+sendkit_is_virtual(Form_pg_attribute attribute pg_attribute_unused())
+{
+#if PG_VERSION_NUM >= 180000
+	return attribute->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL;
+#else
+	return false;
+#endif
+}
+
 /* PostgreSQL 17: wait events with names of an extension's own */
 static inline uint32
 sendkit_wait_event(void)

@@ -183,6 +183,13 @@ find_column(FunctionCallInfo fcinfo, const TriggerData *trigger, Enqueuer *enque
 				 errmsg("column \"%s\" of relation \"%s\" does not exist",
 						name, RelationGetRelationName(relation)),
 				 errdetail("Trigger \"%s\" names it.", trigger->tg_trigger->tgname)));
+	/* it would look like a null, and its keys would live on */
+	if (sendkit_is_virtual(TupleDescAttr(RelationGetDescr(relation), enqueuer->column - 1)))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot revoke API keys by column \"%s\" of relation \"%s\", which is generated and not stored",
+						name, RelationGetRelationName(relation)),
+				 errhint("Have the column STORED, or use one that is.")));
 
 	getTypeOutputInfo(TupleDescAttr(RelationGetDescr(relation), enqueuer->column - 1)->atttypid,
 					  &output, &is_varlena);
