@@ -66,6 +66,9 @@
 /* So often it is looked whether we are in somebody's way, who waits for 5 s */
 #define WAY_INTERVAL_MS 250
 
+/* ... and, while a delivery goes on, whether the extension has been updated */
+#define VERSION_INTERVAL_MS 1000
+
 /* In trouble it pauses this long, doubled each time, and at most a naptime */
 #define TROUBLE_PAUSE_MS 1000
 
@@ -102,6 +105,8 @@ static struct
 	int64		idle_since;		/* nothing was left to do, or 0 */
 	int			pauses;			/* rounds in a row that met trouble */
 	int64		way_checked;
+	int64		version_checked;
+	bool		outdated;		/* the extension has been updated */
 } worker;
 
 /* --- in nobody's way --- */
@@ -263,7 +268,7 @@ wish(void)
 	if (is_to_end())
 		return SENDKIT_STOP;
 	/* what a delivery was begun with may be another address, or proxy */
-	if (reload_settings() || !sendkit_auto_deliver)
+	if (reload_settings() || !sendkit_auto_deliver || worker.outdated)
 		return SENDKIT_FINISH;
 	return SENDKIT_GO_ON;
 }
@@ -318,6 +323,11 @@ tell(const SendkitDelivery *delivery, SendkitQueue *queue)
 {
 	sendkit_complain_of_outage(delivery);
 	sendkit_complain_of_overdue(queue);
+	if (sendkit_clock_now() >= worker.version_checked + VERSION_INTERVAL_MS)
+	{
+		worker.version_checked = sendkit_clock_now();
+		worker.outdated = is_other_version(get_extension_oid("sendkit", false));
+	}
 }
 
 static void

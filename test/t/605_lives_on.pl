@@ -211,6 +211,23 @@ EOC
 	my ($new) = workers($sql);
 	isnt($new, $old, 'after an update of the extension another worker goes on, by itself');
 
+	# also while one request after the other is under way
+	append_to_file("$extensions/sendkit--next--again.sql", "SELECT 1;\n");
+	append_to_file("$extensions/sendkit--again--next.sql", "SELECT 1;\n");
+	$sql->query("ALTER SYSTEM SET sendkit.request_timeout = '2s'");
+	$node->reload;
+	my $serial = 0;
+	my $keep_busy = sub { $sql->value("SELECT sendkit_request_revocation('busy-" . ++$serial . ";silent;times=1')"); sleep 0.3 };
+	$keep_busy->() for 1 .. 3;
+	($old) = workers($sql);
+	$sql->query("ALTER EXTENSION sendkit UPDATE TO 'again'");
+	eval { wait_until(sub { $keep_busy->(); my ($there) = workers($sql); $there && $there != $old }, 'another worker is there') };
+	isnt((workers($sql))[0], $old, '... and so it does while requests hang');
+	wait_until(sub { $sql->value('SELECT count(*) FROM sendkit_revocation WHERE finished_at IS NULL') == 0 }, 'all is delivered');
+	$sql->query("ALTER EXTENSION sendkit UPDATE TO 'next'");
+	$sql->value("SELECT sendkit_request_revocation('waits;status=500;times=2')");
+	wait_until(sub { @{ $api->requests(id => 'waits;status=500;times=2') } }, 'a worker is there, and waits');
+
 	# (its library is still the same, and cannot work with this)
 	is($sql->query("ALTER EXTENSION sendkit UPDATE TO 'strange'")->{sqlstate}, '00000', 'an update to what it does not know');
 	$sql->value("INSERT INTO sendkit_revocation (workspace_id, requested_by) VALUES ('strange', 'somebody') RETURNING id");
