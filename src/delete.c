@@ -20,7 +20,7 @@
  * A statement about many workspaces that is interrupted loses its rows, and
  * with them the knowledge of which keys are gone.  So a notice to the client
  * and one line in the log count what had been done; for a handful they name
- * them.
+ * them.  The same is told of a single one when memory runs out nevertheless.
  *
  *-------------------------------------------------------------------------
  */
@@ -244,6 +244,18 @@ notice_wrong_kind_of_key(void)
 			 errdetail("The key that was given does not begin with \"sk_user_\", as platform keys do.")));
 }
 
+/* --- results that are lost --- */
+
+static const char *
+outcome_so_far(const SendkitDeletion *deletion)
+{
+	if (deletion->finished)
+		return sendkit_outcome_name(deletion->verdict.outcome);
+	if (deletion->in_flight)
+		return sendkit_outcome_name(SENDKIT_UNKNOWN);
+	return "not sent";
+}
+
 /* --- one workspace --- */
 
 /* Somebody may have altered the type: better found out before anything is sent. */
@@ -288,12 +300,46 @@ result_row(TupleDesc desc, const SendkitVerdict *verdict)
 	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
 }
 
+/*
+ * Memory has run out, which is an error: if the request had left, say what the
+ * row would have said.
+ */
+static void
+tell_lost_result(const text *id, const SendkitDeletion *deletion)
+{
+	static const int levels[] = {LOG_SERVER_ONLY, NOTICE};
+
+	if (geterrcode() != ERRCODE_OUT_OF_MEMORY ||
+		!(deletion->finished || deletion->in_flight))
+		return;
+	for (size_t i = 0; i < lengthof(levels); i++)
+		ereport(levels[i],
+				(errmsg("sendkit_delete_api_key lost its result for want of memory: %s",
+						outcome_so_far(deletion)),
+				 errdetail("The workspace is \"%s\".", text_to_cstring(id))));
+}
+
+/* Has it carried out, and reports the progress now and then. */
+static void
+carry_out_one(Call *call, SendkitDeletion *deletion)
+{
+	sendkit_dispatcher_add(call->dispatcher, deletion);
+	while (!deletion->finished)
+	{
+		if (is_report_due(call))
+			report_progress(call, psprintf("waiting for %s",
+										   sendkit_dispatcher_waits_for(call->dispatcher)));
+		(void) sendkit_dispatcher_next(call->dispatcher, until_report(call));
+	}
+}
+
 static Datum
 delete_one(Call *call)
 {
 	SendkitDeletion deletion;
 	TupleDesc	desc = row_type(call->fcinfo);
 	text	   *id = text_argument(call->fcinfo, 0);
+	volatile Datum row = (Datum) 0;
 
 	if (id == NULL)
 		report_null("workspace_id");
@@ -303,18 +349,20 @@ delete_one(Call *call)
 	find_key(call);
 
 	begin_dispatch(call, 1);
-	sendkit_dispatcher_add(call->dispatcher, &deletion);
-	while (!deletion.finished)
+	PG_TRY();
 	{
-		if (is_report_due(call))
-			report_progress(call, psprintf("waiting for %s",
-										sendkit_dispatcher_waits_for(call->dispatcher)));
-		(void) sendkit_dispatcher_next(call->dispatcher, until_report(call));
+		carry_out_one(call, &deletion);
+		if (deletion.verdict.wrong_kind_of_key)
+			notice_wrong_kind_of_key();
+		row = result_row(desc, &deletion.verdict);
 	}
-
-	if (deletion.verdict.wrong_kind_of_key)
-		notice_wrong_kind_of_key();
-	return result_row(desc, &deletion.verdict);
+	PG_CATCH();
+	{
+		tell_lost_result(id, &deletion);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return row;
 }
 
 Datum
@@ -436,16 +484,6 @@ progress_of(const Bulk *bulk)
 }
 
 /* --- many workspaces: interruption --- */
-
-static const char *
-outcome_so_far(const SendkitDeletion *deletion)
-{
-	if (deletion->finished)
-		return sendkit_outcome_name(deletion->verdict.outcome);
-	if (deletion->in_flight)
-		return sendkit_outcome_name(SENDKIT_UNKNOWN);
-	return "not sent";
-}
 
 static char *
 name_outcomes(const Bulk *bulk)

@@ -25,7 +25,9 @@
  * that they were sent with.
  *
  * The judging of an answer leaves garbage behind, which a context of its own
- * takes; verdicts are copied out of it.
+ * takes; verdicts are copied out of it.  When memory runs out then, that is no
+ * error, since the key may be gone: the verdict is "unknown", in words for which
+ * there was memory before the request left.
  *
  *-------------------------------------------------------------------------
  */
@@ -61,6 +63,8 @@
  * body.  Not more, since the compiler touches each page of it.
  */
 #define STACK_RESERVE (16 * 1024)
+
+#define UNKEPT "memory ran out when the answer came; the API key may or may not have been deleted"
 
 /* A key, and the headers that hold it */
 typedef struct KeyHeaders
@@ -121,6 +125,9 @@ copy_verdict(SendkitDispatcher *dispatcher, SendkitVerdict *to, const SendkitVer
 static void
 finish(SendkitDispatcher *dispatcher, SendkitDeletion *deletion)
 {
+	if (deletion->unkept)
+		pfree(deletion->unkept);
+	deletion->unkept = NULL;
 	deletion->finished = true;
 	dispatcher->seated--;
 	dispatcher->tally.outcomes[deletion->verdict.outcome]++;
@@ -255,11 +262,11 @@ note_unreachable(SendkitDispatcher *dispatcher, const SendkitDeletion *deletion)
 
 /* Decides what follows from a verdict: another try, or the end. */
 static void
-conclude(SendkitDispatcher *dispatcher, SendkitDeletion *deletion, const SendkitVerdict *verdict)
+conclude(SendkitDispatcher *dispatcher, SendkitDeletion *deletion)
 {
+	const SendkitVerdict *verdict = &deletion->verdict;
 	int64		now = sendkit_clock_now();
 
-	copy_verdict(dispatcher, &deletion->verdict, verdict);
 	if (verdict->outcome == SENDKIT_UNAVAILABLE)
 		deletion->due = now + pause_ms(deletion, verdict);
 	else
@@ -289,11 +296,46 @@ come_back(SendkitDispatcher *dispatcher, SendkitDeletion *deletion)
 }
 
 static void
+set_unkept(SendkitDeletion *deletion)
+{
+	SendkitVerdict *verdict = &deletion->verdict;
+
+	sendkit_verdict_free(verdict);
+	memset(verdict, 0, sizeof(*verdict));
+	verdict->outcome = SENDKIT_UNKNOWN;
+	verdict->message = deletion->unkept;
+	verdict->retry_after_ms = -1;
+	deletion->unkept = NULL;
+}
+
+static void
+judge(SendkitDispatcher *dispatcher, SendkitDeletion *deletion, const SendkitHttpResult *result)
+{
+	MemoryContext old = MemoryContextSwitchTo(dispatcher->judge_context);
+
+	PG_TRY();
+	{
+		SendkitVerdict verdict;
+
+		sendkit_api_judge(dispatcher->converter, result, deletion->key, &verdict);
+		copy_verdict(dispatcher, &deletion->verdict, &verdict);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_OUT_OF_MEMORY)
+			PG_RE_THROW();
+		FlushErrorState();
+		set_unkept(deletion);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(dispatcher->judge_context);
+}
+
+static void
 handle_result(SendkitDispatcher *dispatcher, const SendkitHttpResult *result)
 {
 	SendkitDeletion *deletion = (SendkitDeletion *) result->tag;
-	SendkitVerdict verdict;
-	MemoryContext old;
 
 	leave_flight(dispatcher, deletion);
 	if (result->failure == SENDKIT_HTTP_STALE || result->failure == SENDKIT_HTTP_TOO_LATE)
@@ -303,11 +345,8 @@ handle_result(SendkitDispatcher *dispatcher, const SendkitHttpResult *result)
 		return;
 	}
 
-	old = MemoryContextSwitchTo(dispatcher->judge_context);
-	sendkit_api_judge(dispatcher->converter, result, deletion->key, &verdict);
-	conclude(dispatcher, deletion, &verdict);
-	MemoryContextSwitchTo(old);
-	MemoryContextReset(dispatcher->judge_context);
+	judge(dispatcher, deletion, result);
+	conclude(dispatcher, deletion);
 }
 
 /* --- requests --- */
@@ -333,6 +372,8 @@ send_deletion(SendkitDispatcher *dispatcher, SendkitDeletion *deletion, int64 no
 	request.send_before = deletion->send_before;
 	request.tag = deletion;
 	deletion->key = key->key;
+	if (deletion->unkept == NULL)
+		deletion->unkept = MemoryContextStrdup(dispatcher->result_context, UNKEPT);
 	if (!sendkit_http_send(&request))
 		return false;
 

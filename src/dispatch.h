@@ -25,6 +25,7 @@ typedef struct SendkitDeletion
 	/* the dispatcher's own */
 	dlist_node	node;			/* in one of its lists, unless in flight */
 	const char *key;			/* that it was last sent with */
+	char	   *unkept;			/* words for an answer that no memory is left for */
 	int			tries;
 	int64		tried_at;		/* these three by sendkit_clock_now() */
 	int64		deadline;

@@ -153,6 +153,8 @@ typedef struct HttpPool
 	int64		next_deadline;	/* of a transfer, or earlier; or NO_TIMER */
 	int64		timer;			/* when libcurl wants to be called, or NO_TIMER */
 	int64		idle_since;		/* when the idle timeout was last set anew */
+	const char *failure;		/* of libcurl as a whole, until nothing is under way; or NULL */
+	bool		has_failed;		/* the multi handle must not be entered again */
 	bool		signals_blocked;	/* by about_to_resolve(), until libcurl returns */
 	sigset_t	signals_before;
 } HttpPool;
@@ -315,6 +317,8 @@ end_transfer(HttpPool *owner, SendkitTransfer *transfer)
 	curl_multi_remove_handle(owner->multi, transfer->easy);
 	dlist_delete(&transfer->node);
 	owner->nactive--;
+	if (owner->nactive == 0)
+		owner->failure = NULL;
 	owner->full_at = INT_MAX;
 	free_ended(owner);
 	owner->ended = transfer;
@@ -348,6 +352,17 @@ drop_pool(void)
 	/* callbacks may still look at it */
 	free_pool(old);
 	pool = NULL;
+	restore_signals(&before);
+}
+
+/* NULL: there is no memory for it */
+static void
+make_multi(HttpPool *owner)
+{
+	sigset_t	before;
+
+	block_signals(&before);
+	owner->multi = curl_multi_init();
 	restore_signals(&before);
 }
 
@@ -508,7 +523,6 @@ static HttpPool *
 allocate_pool(const SendkitHttpEndpoint *endpoint)
 {
 	HttpPool   *new_pool = calloc(1, sizeof(HttpPool));
-	sigset_t	before;
 
 	if (new_pool == NULL)
 		return NULL;
@@ -523,10 +537,7 @@ allocate_pool(const SendkitHttpEndpoint *endpoint)
 	new_pool->common.about_to_send = about_to_send;
 	new_pool->common.must_come_home = check_must_come_home;
 
-	block_signals(&before);
-	new_pool->multi = curl_multi_init();
-	restore_signals(&before);
-
+	make_multi(new_pool);
 	if (new_pool->multi == NULL || !set_multi_options(new_pool) ||
 		!sendkit_route_init(&new_pool->route, endpoint))
 	{
@@ -715,11 +726,12 @@ enter_curl(curl_socket_t fd, int action)
 		pool->signals_blocked = false;
 	}
 
+	/* no error: what has left may have been carried out, and is to be told */
 	if (result != CURLM_OK)
-		ereport(ERROR,
-				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
-				 errmsg("could not drive transfers: %s", curl_multi_strerror(result)),
-				 errhidestmt(true), errhidecontext(true)));
+	{
+		pool->failure = pool->nactive > 0 ? curl_multi_strerror(result) : NULL;
+		pool->has_failed = true;
+	}
 }
 
 static void
@@ -836,7 +848,7 @@ has_room(void)
 
 	if (pool->nactive == 0)
 		return true;
-	if (pool->nactive >= pool->concurrency || pool->nactive >= pool->full_at)
+	if (pool->failure || pool->nactive >= pool->concurrency || pool->nactive >= pool->full_at)
 		return false;
 
 	connecting = count_connecting();
@@ -917,6 +929,7 @@ take_expired(int64 now, SendkitHttpResult *result)
 
 	if (now < pool->next_deadline)
 		return false;
+	Assert(transfer != NULL);
 	sendkit_transfer_expire(transfer, result);
 	if (result->failure == SENDKIT_HTTP_NOT_CONNECTED)
 		pool->connect_failures++;
@@ -945,7 +958,7 @@ leave_pool(void)
 {
 	bool		was_large = pool->concurrency > MAX_IDLE;
 
-	if (pool->nactive > 0 || pool->sockets.opened > MAX_IDLE ||
+	if (pool->nactive > 0 || pool->sockets.opened > MAX_IDLE || pool->has_failed ||
 		sendkit_sockets_any_wanted(&pool->sockets))
 		drop_pool();
 	else
@@ -1020,6 +1033,28 @@ sendkit_http_begin(const SendkitHttpEndpoint *endpoint, int concurrency)
 		report_out_of_memory();
 }
 
+/*
+ * Puts another multi handle in the place of one that has failed: to go on with such
+ * a one can crash (7.88 then looks for a transfer in a table of size zero).
+ */
+static void
+renew_multi(void)
+{
+	sigset_t	before;
+
+	free_ended(pool);
+	block_signals(&before);
+	curl_multi_cleanup(pool->multi);
+	restore_signals(&before);
+	pool->timer = NO_TIMER;
+	pool->max_connections = 0;
+	pool->max_idle = 0;
+	make_multi(pool);
+	if (pool->multi == NULL || !set_multi_options(pool))
+		report_out_of_memory();
+	pool->has_failed = false;
+}
+
 static SendkitTransfer *
 new_transfer(const SendkitHttpRequest *request)
 {
@@ -1060,12 +1095,14 @@ sendkit_http_send(const SendkitHttpRequest *request)
 
 	if (!has_room())
 		return false;
+	if (pool->has_failed)
+		renew_multi();
 	transfer = new_transfer(request);
 	add_transfer(transfer);
 	run_timer();
 	/* the only one has nothing to wait for but its own end */
 	if (transfer->stage > SENDKIT_STAGE_ADDED ||
-		transfer->trouble != SENDKIT_TROUBLE_NONE || pool->nactive == 1)
+		transfer->trouble != SENDKIT_TROUBLE_NONE || pool->failure || pool->nactive == 1)
 		return true;
 
 	/* it would wait inside libcurl */
@@ -1101,12 +1138,27 @@ take_finished(SendkitHttpResult *result)
 	return true;
 }
 
+/* Gives a transfer up, if libcurl has failed as a whole: for want of memory, that is. */
+static bool
+take_failed(SendkitHttpResult *result)
+{
+	SendkitTransfer *transfer;
+
+	if (pool->failure == NULL)
+		return false;
+	transfer = dlist_head_element(SendkitTransfer, node, &pool->active);
+	strlcpy(transfer->error, pool->failure, sizeof(transfer->error));
+	sendkit_transfer_finish(transfer, CURLE_FAILED_INIT, result);
+	end_transfer(pool, transfer);
+	return true;
+}
+
 /*
  * Waits for any request to end, for at most timeout_ms (-1: for ever).
  * Returns false when the time is up, when there is room for another request and
  * was none before, or, if woken is not the null pointer, with *woken set to
  * true, when the session's latch was set.  Raises what CHECK_FOR_INTERRUPTS()
- * raises, and 38000 when libcurl fails as a whole.
+ * raises.
  */
 bool
 sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result, bool *woken)
@@ -1124,7 +1176,7 @@ sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result, bool *woken)
 		int64		now;
 
 		/* an answer that is here counts, whatever else happens */
-		if (take_finished(result))
+		if (take_finished(result) || take_failed(result))
 			return true;
 
 		/* before an interrupt is served, which the caller may want to prepare for */

@@ -492,6 +492,7 @@ sendkit_transfer_of(CURL *easy)
 	SendkitTransfer *transfer = NULL;
 
 	curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **) &transfer);
+	Assert(transfer != NULL);
 	return transfer;
 }
 
