@@ -368,7 +368,7 @@ local_port_of(SendkitSocket *entry, curl_socket_t fd)
 		struct sockaddr any;
 		struct sockaddr_in v4;
 		struct sockaddr_in6 v6;
-	}			address;
+	}			address = {.any = {0}};
 	socklen_t	len = sizeof(address);
 
 	if (entry->local_port == 0 && getsockname(fd, &address.any, &len) == 0)
