@@ -148,6 +148,10 @@ missing_test_packages() {
 	missing_pg_cron
 }
 
+missing_valgrind_packages() {
+	command -v valgrind >/dev/null || echo valgrind
+}
+
 # Prints the Debian packages without which the given kinds of work can't be done.
 missing_packages() {
 	local kind
