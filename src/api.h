@@ -37,8 +37,10 @@ typedef struct SendkitVerdict
 	char	   *details;		/* the API's, as JSON, or NULL */
 	bool		retryable;		/* unavailable, and worth another attempt */
 	bool		limits_all;		/* the refusal concerns the whole account */
-	bool		key_refused;	/* rejected: the API doesn't know the platform key */
-	bool		wrong_kind_of_key;	/* rejected, and the key is no platform key */
+	bool		key_refused;	/* rejected: the API doesn't know the platform
+								 * key */
+	bool		wrong_kind_of_key;	/* rejected, and the key is no platform
+									 * key */
 	bool		unreachable;	/* nothing could be sent at all */
 	int64		retry_after_ms; /* how long the API asks to wait, or -1 */
 } SendkitVerdict;

@@ -205,7 +205,7 @@ sendkit_check(PG_FUNCTION_ARGS)
 
 	for (size_t i = 0; i < lengthof(steps); i++)
 	{
-		SendkitStepResult	result;
+		SendkitStepResult result;
 
 		resetStringInfo(&detail);
 		result = take_step(&steps[i], &check, &detail);

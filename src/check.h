@@ -29,7 +29,8 @@ typedef struct SendkitCheck
 	MemoryContext context;		/* lives as long as the check */
 	SendkitTextConverter converter;
 	bool		settings_hold;	/* what is set is what counts */
-	int64		unfinished;		/* revocations in the queue, as far as was seen */
+	int64		unfinished;		/* revocations in the queue, as far as was
+								 * seen */
 	SendkitHttpProbe probe;		/* zeroes until the way was tried */
 	const char *probe_error;	/* why it is not ready; NULL: not tried */
 } SendkitCheck;

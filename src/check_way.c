@@ -96,7 +96,7 @@ in_ms(int64 us)
 SendkitStepResult
 sendkit_check_name(SendkitCheck *check, StringInfo detail)
 {
-	SendkitStepResult	result;
+	SendkitStepResult result;
 
 	if (check->settings_hold)
 		probe(check);
@@ -112,7 +112,7 @@ SendkitStepResult
 sendkit_check_connection(SendkitCheck *check, StringInfo detail)
 {
 	const SendkitHttpProbe *found = &check->probe;
-	SendkitStepResult	result = judge_leg(check, found->resolved_us > 0, found->connected, detail);
+	SendkitStepResult result = judge_leg(check, found->resolved_us > 0, found->connected, detail);
 
 	if (result == SENDKIT_STEP_RIGHT)
 		appendStringInfo(detail, "to %s port %d", found->address, found->port);
@@ -136,7 +136,7 @@ SendkitStepResult
 sendkit_check_proxy(SendkitCheck *check, StringInfo detail)
 {
 	const SendkitHttpProbe *found = &check->probe;
-	SendkitStepResult	result = judge_leg(check, found->connected, is_past_proxy(found), detail);
+	SendkitStepResult result = judge_leg(check, found->connected, is_past_proxy(found), detail);
 
 	if (result == SENDKIT_STEP_RIGHT)
 		appendStringInfoString(detail, has_proxy() ? "it lets us through" : "there is none");
@@ -148,7 +148,7 @@ SendkitStepResult
 sendkit_check_tls(SendkitCheck *check, StringInfo detail)
 {
 	const SendkitHttpProbe *found = &check->probe;
-	SendkitStepResult	result = judge_leg(check, is_past_proxy(found), found->ready, detail);
+	SendkitStepResult result = judge_leg(check, is_past_proxy(found), found->ready, detail);
 
 	if (result == SENDKIT_STEP_WRONG)
 		appendStringInfo(detail, "; trusted are the authorities in %s", found->trust);
@@ -165,7 +165,7 @@ sendkit_check_tls(SendkitCheck *check, StringInfo detail)
 SendkitStepResult
 sendkit_check_protocol(SendkitCheck *check, StringInfo detail)
 {
-	SendkitStepResult	result = judge_leg(check, check->probe.ready, true, detail);
+	SendkitStepResult result = judge_leg(check, check->probe.ready, true, detail);
 
 	if (result == SENDKIT_STEP_RIGHT)
 		appendStringInfoString(detail, check->probe.http2 ? "HTTP/2" : "HTTP/1.1");
@@ -177,7 +177,7 @@ SendkitStepResult
 sendkit_check_round_trip(SendkitCheck *check, StringInfo detail)
 {
 	const SendkitHttpProbe *found = &check->probe;
-	SendkitStepResult	result = judge_leg(check, found->ready, true, detail);
+	SendkitStepResult result = judge_leg(check, found->ready, true, detail);
 
 	if (result == SENDKIT_STEP_RIGHT)
 		appendStringInfo(detail, "%.1f ms to the %s and back; connected, and ready to send, after %.1f ms",

@@ -109,7 +109,10 @@ sendkit_find_setting(const char *name)
 
 	for (int i = 0; i < GetNumConfigOptions(); i++)
 	{
-		/* as PostgreSQL does: a placeholder is called what somebody has called it first */
+		/*
+		 * as PostgreSQL does: a placeholder is called what somebody has
+		 * called it first
+		 */
 		if (pg_strcasecmp(settings[i]->name, name) == 0)
 			return settings[i];
 	}

@@ -162,6 +162,7 @@ find_in_file(SendkitCredential *credential)
 	struct stat st;
 	ssize_t		len;
 	const char *fault;
+
 	/* not to hang where the name is that of a pipe */
 	int			fd = OpenTransientFile(sendkit_platform_key_file,
 									   O_RDONLY | O_NONBLOCK | O_CLOEXEC | PG_BINARY);

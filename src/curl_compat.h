@@ -69,9 +69,9 @@ sendkit_curl_ask_before_sending(CURL *easy pg_attribute_unused(),
 
 /* Using an option that newer headers call deprecated, for the sake of older libraries */
 #ifdef CURL_IGNORE_DEPRECATION
-#define SENDKIT_CURL_DEPRECATED(statement) CURL_IGNORE_DEPRECATION(statement)
+#define SENDKIT_CURL_DEPRECATED(expression) CURL_IGNORE_DEPRECATION(expression;)
 #else
-#define SENDKIT_CURL_DEPRECATED(statement) statement
+#define SENDKIT_CURL_DEPRECATED(expression) expression
 #endif
 
 /*
@@ -87,10 +87,8 @@ sendkit_curl_set_protocol(CURL *easy, bool plain)
 	if (sendkit_curl_version() >= 0x075500)
 		return curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, plain ? "http" : "https");
 #endif
-	SENDKIT_CURL_DEPRECATED(
-		result = curl_easy_setopt(easy, CURLOPT_PROTOCOLS,
-								  (long) (plain ? CURLPROTO_HTTP : CURLPROTO_HTTPS));
-	)
+	SENDKIT_CURL_DEPRECATED(result = curl_easy_setopt(easy, CURLOPT_PROTOCOLS,
+													  (long) (plain ? CURLPROTO_HTTP : CURLPROTO_HTTPS)));
 	return result;
 }
 

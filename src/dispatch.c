@@ -91,12 +91,14 @@ struct SendkitDispatcher
 	int			nwaiting;
 	dlist_head	finished;		/* with a verdict, not yet returned */
 	int64		hold_until;		/* nothing may leave before */
-	SendkitVerdict hold_verdict;	/* what imposed that, or could not be reached */
+	SendkitVerdict hold_verdict;	/* what imposed that, or could not be
+									 * reached */
 	int			connect_failures;	/* since something has left */
 	int			failed_probes;	/* of these, one at a time */
 	int64		unreachable_since;	/* or 0 */
 	bool		hopeless;		/* to be reached in this call */
-	bool		gave_up;		/* all that waited, since nothing was reachable */
+	bool		gave_up;		/* all that waited, since nothing was
+								 * reachable */
 };
 
 /* --- verdicts --- */

@@ -16,8 +16,8 @@
 typedef struct SendkitDeletion
 {
 	const char *path;			/* of the key, below the API's root */
-	TimestampTz send_before;	/* not to be sent from then on, by the clock on
-								 * the wall; infinity: no such limit */
+	TimestampTz send_before;	/* not to be sent from then on, by the clock
+								 * on the wall; infinity: no such limit */
 	SendkitVerdict verdict;		/* filled in when finished */
 	bool		finished;
 	bool		in_flight;		/* handed over, and no answer yet */
@@ -25,7 +25,8 @@ typedef struct SendkitDeletion
 	/* the dispatcher's own */
 	dlist_node	node;			/* in one of its lists, unless in flight */
 	const char *key;			/* that it was last sent with */
-	char	   *unkept;			/* words for an answer that no memory is left for */
+	char	   *unkept;			/* words for an answer that no memory is left
+								 * for */
 	int			tries;
 	int64		tried_at;		/* these three by sendkit_clock_now() */
 	int64		deadline;

@@ -119,14 +119,14 @@ ca_file_fault(const char *path)
 
 static bool
 check_ca_file(char **newval, void **extra pg_attribute_unused(),
-			   GucSource source pg_attribute_unused())
+			  GucSource source pg_attribute_unused())
 {
 	return **newval == '\0' || no_fault(ca_file_fault(*newval));
 }
 
 static bool
 check_proxy(char **newval, void **extra pg_attribute_unused(),
-			   GucSource source pg_attribute_unused())
+			GucSource source pg_attribute_unused())
 {
 	return **newval == '\0' ||
 		no_fault_of_secret("sendkit.proxy", sendkit_url_proxy_fault(*newval));
@@ -176,7 +176,8 @@ typedef enum Refusal
 typedef struct GuardedSetting
 {
 	const char *name;
-	bool		first_was_refused;	/* a default may stand in for the file's value */
+	bool		first_was_refused;	/* a default may stand in for the file's
+									 * value */
 	Refusal		refusal;		/* of a value that was SET */
 	int			nest_level;		/* ... in a transaction, at this level */
 } GuardedSetting;

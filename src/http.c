@@ -140,22 +140,29 @@ typedef struct HttpPool
 	WaitEventSet *wait_set;		/* latch, postmaster's death, sockets */
 	dlist_head	active;			/* transfers under way */
 	int			nactive;
-	SendkitTransfer *ended;		/* the one whose result was returned last, or NULL */
+	SendkitTransfer *ended;		/* the one whose result was returned last, or
+								 * NULL */
 	ServerProtocol server;
 	int			concurrency;	/* requests that may be under way */
 	int			connections;	/* that there may be */
 	int			max_connections;	/* what libcurl has been told of that, ... */
 	int			max_idle;		/* ... and of how many may be idle */
-	int			full_at;		/* under way when libcurl had no room for one more */
+	int			full_at;		/* under way when libcurl had no room for one
+								 * more */
 	int			connect_failures;	/* since a request has left */
-	int64		settle_by;		/* new HTTP/2 connections are waited for until then */
-	int64		overdue_since;	/* when a deadline was first found passed, or 0 */
+	int64		settle_by;		/* new HTTP/2 connections are waited for until
+								 * then */
+	int64		overdue_since;	/* when a deadline was first found passed, or
+								 * 0 */
 	int64		next_deadline;	/* of a transfer, or earlier; or NO_TIMER */
-	int64		timer;			/* when libcurl wants to be called, or NO_TIMER */
+	int64		timer;			/* when libcurl wants to be called, or
+								 * NO_TIMER */
 	int64		idle_since;		/* when the idle timeout was last set anew */
-	const char *failure;		/* of libcurl as a whole, until nothing is under way; or NULL */
+	const char *failure;		/* of libcurl as a whole, until nothing is
+								 * under way; or NULL */
 	bool		has_failed;		/* the multi handle must not be entered again */
-	bool		signals_blocked;	/* by about_to_resolve(), until libcurl returns */
+	bool		signals_blocked;	/* by about_to_resolve(), until libcurl
+									 * returns */
 	sigset_t	signals_before;
 } HttpPool;
 
@@ -855,7 +862,11 @@ has_room(void)
 	switch (pool->server)
 	{
 		case SERVER_UNKNOWN:
-			/* when the first could not connect, the next need not wait for each other */
+
+			/*
+			 * when the first could not connect, the next need not wait for
+			 * each other
+			 */
 			if (pool->connect_failures == 0)
 				return false;
 			break;
@@ -1179,7 +1190,10 @@ sendkit_http_receive(int64 timeout_ms, SendkitHttpResult *result, bool *woken)
 		if (take_finished(result) || take_failed(result))
 			return true;
 
-		/* before an interrupt is served, which the caller may want to prepare for */
+		/*
+		 * before an interrupt is served, which the caller may want to prepare
+		 * for
+		 */
 		if (woken && latch_set)
 		{
 			*woken = true;

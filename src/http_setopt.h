@@ -13,7 +13,8 @@
 /* Why libcurl could not be made ready */
 typedef struct SendkitCurlFault
 {
-	const char *option;			/* as libcurl calls it; NULL: no option's fault */
+	const char *option;			/* as libcurl calls it; NULL: no option's
+								 * fault */
 	CURLcode	code;
 } SendkitCurlFault;
 

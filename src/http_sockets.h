@@ -20,8 +20,10 @@ typedef struct SendkitSocket
 	bool		ours;			/* opened by sendkit_sockets_open() */
 	bool		wanted;			/* libcurl waits for it */
 	bool		http2;			/* carries a connection that speaks it */
-	bool		unsettled;		/* ... on which the server's settings are awaited */
-	uint64		sent_at_first;	/* bytes, up to the first request; 0: not asked for */
+	bool		unsettled;		/* ... on which the server's settings are
+								 * awaited */
+	uint64		sent_at_first;	/* bytes, up to the first request; 0: not
+								 * asked for */
 	int			local_port;		/* 0: not asked for yet */
 	ino_t		inode;			/* of ours: tells it from a successor */
 	uint32		registered;		/* what epoll has been told to watch */
@@ -36,7 +38,8 @@ typedef struct SendkitSockets
 	int			opened;			/* of them in use */
 	int			http2;			/* of those, that speak HTTP/2 */
 	int			unsettled;		/* ... and on which settings are awaited */
-	const char *refused;		/* why there is no descriptor for a socket, or NULL */
+	const char *refused;		/* why there is no descriptor for a socket, or
+								 * NULL */
 } SendkitSockets;
 
 /* Something happened on a socket that libcurl waits for */

@@ -41,8 +41,10 @@ typedef enum SendkitTransferTrouble
 	SENDKIT_TROUBLE_DESCRIPTOR, /* none for a socket */
 	SENDKIT_TROUBLE_MEMORY,
 	SENDKIT_TROUBLE_TOO_LARGE,	/* its answer is */
-	SENDKIT_TROUBLE_REFUSED,	/* it was sent, and by the protocol not processed */
-	SENDKIT_TROUBLE_LOST,		/* it was sent, and libcurl would send it again */
+	SENDKIT_TROUBLE_REFUSED,	/* it was sent, and by the protocol not
+								 * processed */
+	SENDKIT_TROUBLE_LOST,		/* it was sent, and libcurl would send it
+								 * again */
 	SENDKIT_TROUBLE_INTERRUPTED,	/* libcurl went on for too long */
 } SendkitTransferTrouble;
 
@@ -81,7 +83,8 @@ typedef struct SendkitTransfer
 	TimestampTz send_before;
 	int64		connect_timeout_ms;
 	SendkitTransferTrouble trouble;
-	struct curl_slist headers[SENDKIT_HTTP_MAX_HEADERS];	/* texts are the caller's */
+	struct curl_slist headers[SENDKIT_HTTP_MAX_HEADERS];	/* texts are the
+															 * caller's */
 	char	   *body;			/* malloc'd */
 	size_t		body_len;
 	size_t		body_size;

@@ -57,9 +57,11 @@ typedef struct SendkitHttpRequest
 								 * until the request is received */
 	int64		connect_timeout_ms; /* until it leaves, and ... */
 	int64		timeout_ms;		/* ... until it is answered, both from now */
-	TimestampTz send_before;	/* not to leave from then on; infinity: no limit */
+	TimestampTz send_before;	/* not to leave from then on; infinity: no
+								 * limit */
 	void	   *tag;			/* the caller's, comes back with the result */
-	SendkitHttpProbe *probe;	/* NULL; or to be filled in, and nothing is sent */
+	SendkitHttpProbe *probe;	/* NULL; or to be filled in, and nothing is
+								 * sent */
 } SendkitHttpRequest;
 
 /* How a request ended, if not by a whole answer */
@@ -69,8 +71,10 @@ typedef enum SendkitHttpFailure
 	SENDKIT_HTTP_STALE,			/* nothing was sent: the connection it got was
 								 * not safe to use again; try at once */
 	SENDKIT_HTTP_TOO_LATE,		/* nothing was sent: send_before had passed */
-	SENDKIT_HTTP_NOT_CONNECTED, /* nothing was sent: no name, no connection, no socket */
-	SENDKIT_HTTP_NOT_TRUSTED,	/* nothing was sent: TLS or certificate failure */
+	SENDKIT_HTTP_NOT_CONNECTED, /* nothing was sent: no name, no connection,
+								 * no socket */
+	SENDKIT_HTTP_NOT_TRUSTED,	/* nothing was sent: TLS or certificate
+								 * failure */
 	SENDKIT_HTTP_REFUSED,		/* sent, but by the protocol not processed */
 	SENDKIT_HTTP_NO_ANSWER,		/* sent, or perhaps so; no usable answer came */
 	SENDKIT_HTTP_TIMED_OUT,		/* sent, or perhaps so; no answer came in time */

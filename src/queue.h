@@ -43,8 +43,9 @@ typedef struct SendkitQueuePlace
 typedef struct SendkitRun
 {
 	uint64		token;			/* random, never 0 */
-	bool		once;			/* claim no row that was claimed before by this
-								 * run; to be set by the caller, if at all */
+	bool		once;			/* claim no row that was claimed before by
+								 * this run; to be set by the caller, if at
+								 * all */
 
 	/* the queue's own */
 	SendkitQueuePlace places[2];
@@ -78,8 +79,9 @@ typedef enum SendkitFate
 	SENDKIT_FATE_DONE,
 	SENDKIT_FATE_FAILED,
 	SENDKIT_FATE_PENDING,		/* to be tried again at next_attempt_at */
-	SENDKIT_FATE_UNSENT,		/* as before the claim: the attempt doesn't count,
-								 * and only these fields are used: id, attempts */
+	SENDKIT_FATE_UNSENT,		/* as before the claim: the attempt doesn't
+								 * count, and only these fields are used: id,
+								 * attempts */
 } SendkitFate;
 
 typedef struct SendkitSettlement

@@ -39,8 +39,9 @@ typedef struct SendkitDelivery
 typedef struct SendkitDeliverer
 {
 	/*
-	 * Commit, or roll back, and begin the next transaction.  They may leave any
-	 * memory context current; the first may raise, and has rolled back then.
+	 * Commit, or roll back, and begin the next transaction.  They may leave
+	 * any memory context current; the first may raise, and has rolled back
+	 * then.
 	 */
 	void		(*commit) (void);
 	void		(*rollback) (void);
@@ -55,8 +56,8 @@ typedef struct SendkitDeliverer
 	bool		(*listen) (bool listening);
 
 	/*
-	 * Is told several times a second what has come of the delivery so far, with
-	 * the queue open in a transaction; may raise.  May be NULL.
+	 * Is told several times a second what has come of the delivery so far,
+	 * with the queue open in a transaction; may raise.  May be NULL.
 	 */
 	void		(*tell) (const SendkitDelivery *delivery, SendkitQueue *queue);
 

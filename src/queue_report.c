@@ -27,8 +27,11 @@ warn_failed(const SendkitClaim *claim)
 {
 	bool		expired = claim->revocation.not_after <= GetCurrentTimestamp();
 
+	/*
+	 * an id that cannot be sent may be a key, entered by hand: it is not
+	 * named
+	 */
 	ereport(WARNING,
-			/* an id that cannot be sent may be a key, which somebody has entered by hand */
 			(claim->deletion.path ?
 			 errmsg("could not revoke the API key of workspace \"%s\": %s",
 					claim->revocation.workspace_id, message_of(claim)) :

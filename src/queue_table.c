@@ -527,7 +527,11 @@ update_found(SendkitQueue *queue)
 	TupleConstr *constraints = RelationGetDescr(queue->table)->constr;
 
 	ExecStoreVirtualTuple(queue->written);
-	/* all of them: outside of a query, nobody knows which of them depend on what changes */
+
+	/*
+	 * all of them: outside of a query, nobody knows which of them depend on
+	 * what changes
+	 */
 	if (constraints && constraints->has_generated_stored)
 		ExecComputeStoredGenerated(queue->target, queue->estate, queue->written, CMD_INSERT);
 	ExecSimpleRelationUpdate(queue->target, queue->estate, NULL, queue->found, queue->written);

@@ -351,7 +351,7 @@ sendkit_response_parse(const char *body, size_t len, SendkitResponse *response)
 {
 	StringInfoData text;
 	JsonSemAction actions;
-	ResponseParser	state;
+	ResponseParser state;
 
 	memset(response, 0, sizeof(*response));
 	if (len == 0 || pg_encoding_verifymbstr(PG_UTF8, body, len) != (int) len)

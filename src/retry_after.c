@@ -29,7 +29,8 @@ typedef struct HttpDate
 	int			hour;
 	int			minute;
 	int			second;
-	int			len;			/* of the text that was read; 0: not to its end */
+	int			len;			/* of the text that was read; 0: not to its
+								 * end */
 } HttpDate;
 
 /* Returns 1 to 12, or 0 for no month's name. */

@@ -360,6 +360,7 @@ static void
 clip(const SendkitTextConverter *converter, char *text, size_t max_len)
 {
 	size_t		len = strlen(text);
+
 	/* what is passed on in SQL_ASCII was UTF-8, too */
 	int			encoding = converter->encoding == PG_SQL_ASCII ? PG_UTF8 : converter->encoding;
 

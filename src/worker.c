@@ -85,8 +85,9 @@ typedef enum Ending
 {
 	STAYING,
 	LEAVING,					/* nothing to do, or wanted to end */
-	HANDING_OVER,				/* to a successor, which waits until the database
-								 * is free, and has the library that is there now */
+	HANDING_OVER,				/* to a successor, which waits until the
+								 * database is free, and has the library that
+								 * is there now */
 } Ending;
 
 /* There is one per process. */
@@ -107,7 +108,7 @@ static struct
 	int64		way_checked;
 	int64		version_checked;
 	bool		outdated;		/* the extension has been updated */
-} worker;
+}			worker;
 
 /* --- in nobody's way --- */
 
@@ -117,7 +118,10 @@ is_to_end(void)
 {
 	int64		now = sendkit_clock_now();
 
-	/* PostgreSQL 19 asks us to leave so that somebody can have the database alone */
+	/*
+	 * PostgreSQL 19 asks us to leave so that somebody can have the database
+	 * alone
+	 */
 	if (ProcDiePending)
 		worker.ending = sendkit_worker_is_in_the_way(worker.database) ? HANDING_OVER : LEAVING;
 	else if (now >= worker.way_checked + WAY_INTERVAL_MS)
@@ -543,7 +547,11 @@ set_settings(void)
 		{"search_path", ""},
 		{"default_transaction_isolation", "read committed"},
 		{"default_transaction_read_only", "off"},
-		/* a lost synchronous standby must not hold up the books, nor a shutdown */
+
+		/*
+		 * a lost synchronous standby must not hold up the books, nor a
+		 * shutdown
+		 */
 		{"synchronous_commit", "local"},
 		/* we wait for no lock on the queue, and not for long on catalogs */
 		{"lock_timeout", "1s"},
@@ -586,9 +594,10 @@ sendkit_worker_main(Datum database)
 	wait_unconnected();
 	if (!sendkit_worker_has_database(worker.database))
 		proc_exit(0);
+
 	/*
-	 * Who is still connected where nobody else may connect can commit, and would
-	 * have worker after worker started that cannot.
+	 * Who is still connected where nobody else may connect can commit, and
+	 * would have worker after worker started that cannot.
 	 */
 	BackgroundWorkerInitializeConnectionByOid(worker.database, InvalidOid,
 											  BGWORKER_BYPASS_ALLOWCONN);

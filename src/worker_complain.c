@@ -43,7 +43,7 @@ static struct
 	int			put_off;		/* revocations, not yet told of */
 	int			noted;			/* of these, those of the delivery under way */
 	int64		overdue_checked;
-} complaints;
+}			complaints;
 
 /* Returns whether to speak now. */
 static bool
