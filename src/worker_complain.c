@@ -42,6 +42,7 @@ static struct
 	Complaint	copy;			/* the database is not the home */
 	int			put_off;		/* revocations, not yet told of */
 	int			noted;			/* of these, those of the delivery under way */
+	char		trouble[256];	/* why, of the last one */
 	int64		overdue_checked;
 }			complaints;
 
@@ -89,6 +90,8 @@ sendkit_complain_begin(void)
 void
 sendkit_complain_of_outage(const SendkitDelivery *delivery)
 {
+	if (delivery->put_off > complaints.noted)
+		strlcpy(complaints.trouble, delivery->trouble, sizeof(complaints.trouble));
 	complaints.put_off += delivery->put_off - complaints.noted;
 	complaints.noted = delivery->put_off;
 	if (complaints.put_off == 0 || !may_complain(&complaints.outage))
@@ -96,7 +99,7 @@ sendkit_complain_of_outage(const SendkitDelivery *delivery)
 	ereport(WARNING,
 			(errmsg_plural("%d revocation could not be delivered and is tried again later: %s",
 						   "%d attempts to deliver revocations have failed and are repeated later; the last one: %s",
-						   complaints.put_off, complaints.put_off, delivery->trouble)));
+						   complaints.put_off, complaints.put_off, complaints.trouble)));
 	complaints.put_off = 0;
 }
 

@@ -79,6 +79,7 @@ SKIP:
 		my $hours = $session{$kind}->value("SELECT extract(epoch FROM now() - min(requested_at)) / 3600 FROM sendkit_revocation");
 		cmp_ok($hours, '>', 1.9, "an API that $kind for two hours");
 		cmp_ok(scalar @lines, '<', 30, '... is told of in a few lines');
+		is(scalar(grep { /tried again later: $|the last one: $/ } @lines), 0, '... which say why');
 		cmp_ok(scalar(grep { /could not be delivered|have failed and are repeated/ } @lines), '>=', 3, '... at once, and again and again');
 		cmp_ok(scalar(grep { /are overdue/ } @lines), '>=', 2, '... and so is what has become overdue');
 		is(scalar(grep { !/WARNING/ } @lines), 0, '... and by nothing else');
