@@ -182,7 +182,7 @@ SKIP:
 foreach my $listener (grep { $_ ne 'nghttpx' } @listeners)
 {
 	use_listener($listener, 10);
-	$session->query('SET sendkit.max_retries = 0');
+	$session->query("SET sendkit.max_retries = 0; SET sendkit.request_timeout = '10s'");
 	$session->send("SELECT workspace_id || ' ' || outcome FROM sendkit_delete_api_keys("
 		  . "ARRAY(SELECT 'stop-$listener-' || i || ';delay=0.02' FROM generate_series(1, 300) i), '$KEY')");
 	$api->wait_for_requests(80);
@@ -198,7 +198,7 @@ foreach my $listener (grep { $_ ne 'nghttpx' } @listeners)
 	is(scalar(grep { $outcome{$_} eq 'unavailable' && !$api->key_alive($_) } keys %outcome),
 		0, "$listener: none is called untouched that is dead");
 	$api->control('POST', '/start');
-	$session->query('RESET sendkit.max_retries');
+	$session->query('RESET sendkit.max_retries; RESET sendkit.request_timeout');
 }
 
 # --- an impatient user ------------------------------------------------------------
