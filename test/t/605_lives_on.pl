@@ -226,8 +226,8 @@ EOC
 	isnt((workers($sql))[0], $old, '... and so it does while requests hang');
 	wait_until(sub { $sql->value('SELECT count(*) FROM sendkit_revocation WHERE finished_at IS NULL') == 0 }, 'all is delivered');
 	$sql->query("ALTER EXTENSION sendkit UPDATE TO 'next'");
-	$sql->value("SELECT sendkit_request_revocation('waits;status=500;times=2')");
-	wait_until(sub { @{ $api->requests(id => 'waits;status=500;times=2') } }, 'a worker is there, and waits');
+	$sql->value("SELECT sendkit_request_revocation('waits;status=500;times=9')");
+	wait_until(sub { @{ $api->requests(id => 'waits;status=500;times=9') } }, 'a worker is there, and waits');
 
 	# (its library is still the same, and cannot work with this)
 	is($sql->query("ALTER EXTENSION sendkit UPDATE TO 'strange'")->{sqlstate}, '00000', 'an update to what it does not know');
