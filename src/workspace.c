@@ -106,6 +106,21 @@ is_in(Relation table, AttrNumber column, Datum id)
 	return found;
 }
 
+/*
+ * Returns the root of a partition's tree.  While the partition is being detached
+ * concurrently, which keeps no one from changing its rows, it has a parent, but
+ * no ancestors any more.
+ */
+static Oid
+root_of(Oid partition)
+{
+	Oid			parent = get_partition_parent(partition, true);
+	List	   *ancestors = get_partition_ancestors(parent);
+
+	return ancestors == NIL ? parent : llast_oid(ancestors);
+}
+
+/* One that is being detached is not among them. */
 static bool
 is_in_any_partition(Oid root, const char *column, Datum id)
 {
@@ -141,11 +156,10 @@ sendkit_workspace_is_there(Relation table, AttrNumber column, Datum id)
 
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetLatestSnapshot());
-	if (table->rd_rel->relispartition)
-		found = is_in_any_partition(llast_oid(get_partition_ancestors(RelationGetRelid(table))),
+	found = is_in(table, column, id);
+	if (!found && table->rd_rel->relispartition)
+		found = is_in_any_partition(root_of(RelationGetRelid(table)),
 									NameStr(attribute->attname), id);
-	else
-		found = is_in(table, column, id);
 	PopActiveSnapshot();
 	return found;
 }

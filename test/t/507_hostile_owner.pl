@@ -263,6 +263,36 @@ foreach my $way (sort keys %ways)
 	$caller->quit;
 }
 
+# --- a partition that is being detached ------------------------------------------------------
+
+# It has no ancestors any more, and yet its rows can be changed.
+{
+	fresh_start();
+	$super->query(<<'SQL');
+CREATE TABLE keys.parted (id text, k int) PARTITION BY LIST (k);
+CREATE TABLE keys.parted_1 PARTITION OF keys.parted FOR VALUES IN (1);
+CREATE TABLE keys.parted_2 PARTITION OF keys.parted FOR VALUES IN (2);
+INSERT INTO keys.parted VALUES ('ws-goes', 1), ('ws-moves', 1), ('ws-stays', 1);
+CREATE CONSTRAINT TRIGGER revoke AFTER DELETE ON keys.parted DEFERRABLE INITIALLY DEFERRED
+	FOR EACH ROW EXECUTE FUNCTION keys.sendkit_revoke_on_delete('id');
+SQL
+	my $reader = SendkitTest::Session->new($node);
+	$reader->query('BEGIN; SELECT count(*) FROM keys.parted');
+	is($super->query("SET statement_timeout = 500; ALTER TABLE keys.parted DETACH PARTITION keys.parted_1 CONCURRENTLY")->{sqlstate},
+		'57014', 'a partition stays half detached');
+	$super->query('RESET statement_timeout');
+	is($super->query(<<'SQL')->{sqlstate}, '00000', '... and whoever deletes its rows ends no server');
+BEGIN;
+DELETE FROM keys.parted_1;
+INSERT INTO keys.parted_1 VALUES ('ws-stays', 1);
+INSERT INTO keys.parted VALUES ('ws-moves', 2);
+COMMIT;
+SQL
+	is($super->value("SELECT string_agg(workspace_id, ' ') FROM keys.sendkit_revocation"), 'ws-goes',
+		'... and the keys of those that came back, in it or beside it, are left alone');
+	$reader->quit;
+}
+
 $super->quit;
 ok_key_not_logged($node);
 $node->stop;
