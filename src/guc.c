@@ -531,11 +531,14 @@ default_stands_in(GuardedSetting *setting)
 
 /*
  * Raises 22023 if a setting that decides where keys come from or go to was
- * given a value that could not be taken, and another one stands in for it.
+ * given a value that could not be taken, and another one stands in for it; and
+ * 25000 in a parallel operation: a worker gets the leader's values without the
+ * knowledge of what was refused.
  */
 void
 sendkit_guc_check(void)
 {
+	PreventCommandIfParallelMode("a call of the SendKit API");
 	for (int i = 0; i < GUARDED; i++)
 	{
 		if (default_stands_in(&guarded[i]))

@@ -96,6 +96,26 @@ for my $name (sort keys %given)
 	}
 }
 
+# A parallel worker has the settings of its leader, but does not know what was refused.
+{
+	$node->safe_psql('postgres', <<'SQL');
+CREATE FUNCTION says_parallel(id text) RETURNS bool LANGUAGE plpgsql PARALLEL SAFE AS
+$$ BEGIN RETURN (sendkit_delete_api_key(id, NULL)).success; END $$;
+SQL
+	my $forced = $node->pg_version >= 16 ? 'debug_parallel_query' : 'force_parallel_mode';
+	for my $options ('', "-c sendkit.base_url=$default", '-c sendkit.proxy= -c sendkit.ca_file=')
+	{
+		my $what = $options || 'nothing given early';
+		my $session = session_with('ordinary', $options);
+		$session->query($call);
+		$api->reset;
+		my $result = $session->query("SET $forced = on; SELECT says_parallel('ws')");
+		is($result->{sqlstate}, '25000', "$what: a parallel worker calls nobody") || diag(explain($result));
+		is($api->stats->{accepted}{total} + @{ $api->control('GET', '/proxy-requests') },
+			0, '... and nothing was sent');
+	}
+}
+
 # What a superuser may set counts; what only the file may say doesn't.
 is_taken(session_with('', "-c sendkit.base_url=$good"), 'PGOPTIONS of a superuser');
 is_refused(session_with('', '-c sendkit.proxy='), 'proxy', 'PGOPTIONS of a superuser for the file\'s own');
