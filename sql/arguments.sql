@@ -60,6 +60,7 @@ GROUP BY 2;
 -- Swapped arguments would put the key into URLs, tables and logs.
 SELECT pg_temp.try('sk_user_arguments', 'ws');
 SELECT pg_temp.try('sk_workspace', 'sk_user_arguments');
+SELECT pg_temp.try('Bearer sk_user_arguments', 'ws');
 -- Blanks at either end come from copying: there is no key under such an id.
 SELECT count(*), pg_temp.try(id, 'sk_user_arguments')
 FROM unnest(ARRAY[' ', ' ws', 'ws ', ' sk_user_arguments']) AS id

@@ -113,6 +113,8 @@ SELECT sendkit_forget_platform_key(NULL);
 -- ... also where it is given as the role.
 SELECT sendkit_store_platform_key(key, 'regress_sendkit_billing') FROM secret WHERE name = 'first';
 \echo :SQLSTATE
+SELECT sendkit_store_platform_key(' ' || key, 'regress_sendkit_billing') FROM secret WHERE name = 'first';
+\echo :SQLSTATE
 SELECT sendkit_forget_platform_key(key) FROM secret WHERE name = 'first';
 \echo :SQLSTATE
 SELECT sendkit_store_platform_key('regress_sendkit_billing', key) FROM secret WHERE name = 'workspace';

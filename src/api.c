@@ -156,7 +156,8 @@ utf8_fault(const char *utf8)
 	if (sendkit_text_has_blank_end(utf8))
 		return "It begins or ends with a blank.";
 	/* sent, it would be in URLs, tables and logs */
-	if (strncmp(utf8, SENDKIT_KEY_PREFIX, strlen(SENDKIT_KEY_PREFIX)) == 0)
+	if (strncmp(utf8, SENDKIT_KEY_PREFIX, strlen(SENDKIT_KEY_PREFIX)) == 0 ||
+		strstr(utf8, " " SENDKIT_KEY_PREFIX) != NULL)
 		return "It looks like a key: were the arguments swapped?";
 	if (leaves_its_place(utf8))
 		return "It has, or decodes to, a path segment \".\" or \"..\", which would address another resource.";

@@ -178,16 +178,19 @@ check_not_null(FunctionCallInfo fcinfo, int n, const char *what)
 				 errmsg("%s must not be null", what)));
 }
 
-/* Where arguments were swapped, PostgreSQL would say that there is no such role. */
+/*
+ * PostgreSQL would say which role there is not; but where arguments were swapped,
+ * or a paste went wrong, that is a key.
+ */
 static void
-check_is_no_key(const char *name)
+check_is_role(const char *name)
 {
-	if (strncmp(name, SENDKIT_KEY_PREFIX, strlen(SENDKIT_KEY_PREFIX)) == 0 &&
-		!OidIsValid(get_role_oid(name, true)))
+	if (strcmp(name, "public") != 0 && !OidIsValid(get_role_oid(name, true)))
 		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("invalid role_name"),
-				 errdetail("It looks like a key, and no role has that name.")));
+				 errdetail("No role has that name."),
+				 errhint("The role comes first, then its platform key.")));
 }
 
 /* "public" is nobody's name, so that it can stand for PUBLIC, as in GRANT. */
@@ -198,7 +201,7 @@ role_argument(FunctionCallInfo fcinfo)
 
 	check_not_null(fcinfo, 0, "role_name");
 	role->rolename = pstrdup(NameStr(*PG_GETARG_NAME(0)));
-	check_is_no_key(role->rolename);
+	check_is_role(role->rolename);
 	role->roletype = strcmp(role->rolename, "public") == 0 ?
 		ROLESPEC_PUBLIC : ROLESPEC_CSTRING;
 	role->location = -1;
