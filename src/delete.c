@@ -20,7 +20,7 @@
  * A statement about many workspaces that is interrupted loses its rows, and
  * with them the knowledge of which keys are gone.  So a notice to the client
  * and one line in the log count what had been done; for a handful they name
- * them.  The same is told of a single one when memory runs out nevertheless.
+ * them.  The same is told of a single one.
  *
  *-------------------------------------------------------------------------
  */
@@ -300,23 +300,37 @@ result_row(TupleDesc desc, const SendkitVerdict *verdict)
 	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
 }
 
+/* What a call for one workspace is about */
+typedef struct Single
+{
+	const text *id;
+	const SendkitDeletion *deletion;
+} Single;
+
+static void
+report_lost_row(int level, const Single *single)
+{
+	ereport(level,
+			(errmsg("sendkit_delete_api_key was interrupted: %s",
+					outcome_so_far(single->deletion)),
+			 errdetail("The workspace is \"%s\".", text_to_cstring(single->id))));
+}
+
 /*
- * Memory has run out, which is an error: if the request had left, say what the
- * row would have said.
+ * The row is about to be lost: say what it would have said, as for many.  An error
+ * that is no interrupt, and comes before anything was sent, says all by itself.
  */
 static void
-tell_lost_result(const text *id, const SendkitDeletion *deletion)
+tell_lost_row(int code, Datum arg)
 {
-	static const int levels[] = {LOG_SERVER_ONLY, NOTICE};
+	const Single *single = (const Single *) DatumGetPointer(arg);
 
-	if (geterrcode() != ERRCODE_OUT_OF_MEMORY ||
-		!(deletion->finished || deletion->in_flight))
+	if (!single->deletion->finished && !single->deletion->in_flight &&
+		code == 0 && geterrcode() != ERRCODE_QUERY_CANCELED)
 		return;
-	for (size_t i = 0; i < lengthof(levels); i++)
-		ereport(levels[i],
-				(errmsg("sendkit_delete_api_key lost its result for want of memory: %s",
-						outcome_so_far(deletion)),
-				 errdetail("The workspace is \"%s\".", text_to_cstring(id))));
+	report_lost_row(LOG_SERVER_ONLY, single);
+	if (code == 0)
+		report_lost_row(NOTICE, single);
 }
 
 /* Has it carried out, and reports the progress now and then. */
@@ -339,6 +353,7 @@ delete_one(Call *call)
 	SendkitDeletion deletion;
 	TupleDesc	desc = row_type(call->fcinfo);
 	text	   *id = text_argument(call->fcinfo, 0);
+	Single		single = {.id = id,.deletion = &deletion};
 	volatile Datum row = (Datum) 0;
 
 	if (id == NULL)
@@ -349,19 +364,14 @@ delete_one(Call *call)
 	find_key(call);
 
 	begin_dispatch(call, 1);
-	PG_TRY();
+	PG_ENSURE_ERROR_CLEANUP(tell_lost_row, PointerGetDatum(&single));
 	{
 		carry_out_one(call, &deletion);
 		if (deletion.verdict.wrong_kind_of_key)
 			notice_wrong_kind_of_key();
 		row = result_row(desc, &deletion.verdict);
 	}
-	PG_CATCH();
-	{
-		tell_lost_result(id, &deletion);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
+	PG_END_ENSURE_ERROR_CLEANUP(tell_lost_row, PointerGetDatum(&single));
 	return row;
 }
 

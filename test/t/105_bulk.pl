@@ -263,6 +263,21 @@ foreach my $level ('warning', 'log')
 	$session->query('RESET client_min_messages; RESET statement_timeout');
 }
 
+# A single one tells the same.
+{
+	use_listener('http', 4);
+	my $from = -s $node->logfile;
+	my $result = $session->query(
+		"SET statement_timeout = '300ms'; SELECT * FROM sendkit_delete_api_key('alone;silent', '$KEY')");
+	is($result->{sqlstate}, '57014', 'a single one: ends');
+	for my $told (slurp_file($node->logfile, $from), $result->{stderr})
+	{
+		like($told, qr/sendkit_delete_api_key was interrupted: unknown\n.*DETAIL:  The workspace is "alone;silent"/s,
+			'a single one: what is known is told');
+	}
+	$session->query('RESET statement_timeout');
+}
+
 # Arguments are many as well: an end to the patience ends their checking.
 $session->query("CREATE TEMP TABLE many AS SELECT ARRAY(SELECT 'many-' || i FROM generate_series(1, 3000000) i) AS ids");
 {

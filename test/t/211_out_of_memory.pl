@@ -181,7 +181,7 @@ sub one_key
 			if ($try->{sqlstate})
 			{
 				return "error $try->{sqlstate}" if $try->{sqlstate} ne '53200';
-				$outcome = $try->{stderr} =~ /lost its result for want of memory: (.+)$/m ? $1 : 'not sent';
+				$outcome = $try->{stderr} =~ /sendkit_delete_api_key was interrupted: (.+)$/m ? $1 : 'not sent';
 			}
 			else
 			{
