@@ -72,7 +72,7 @@ SELECT * FROM pg_temp.delete('interim-404;continue;status=404');
 SELECT * FROM pg_temp.delete('interim-silence;continue;fin=headers');
 -- Nor does a Retry-After in an interim answer belong to the 503 that follows.
 SELECT * FROM pg_temp.delete('raw;close;raw=' || encode(
-	E'HTTP/1.1 103 Early Hints\r\nRetry-After: 7\r\n\r\nHTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n', 'hex'));
+	E'HTTP/1.1 103 Early Hints\r\nRetry-After: 7\r\n\r\nHTTP/1.1 503 x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n', 'hex'));
 
 -- However the answer is delivered, as long as it is whole.
 SELECT how, r.*
