@@ -98,9 +98,9 @@ for my $name (sort keys %given)
 
 # A parallel worker has the settings of its leader, but does not know what was refused.
 {
-	$node->safe_psql('postgres', <<'SQL');
+	$node->safe_psql('postgres', <<"SQL");
 CREATE FUNCTION says_parallel(id text) RETURNS bool LANGUAGE plpgsql PARALLEL SAFE AS
-$$ BEGIN RETURN (sendkit_delete_api_key(id, NULL)).success; END $$;
+\$\$ BEGIN RETURN (sendkit_delete_api_key(id, '$KEY')).success; END \$\$;
 SQL
 	my $forced = $node->pg_version >= 16 ? 'debug_parallel_query' : 'force_parallel_mode';
 	for my $options ('', "-c sendkit.base_url=$default", '-c sendkit.proxy= -c sendkit.ca_file=')
