@@ -295,6 +295,14 @@ sendkit_books_take_error(SendkitDeliveryRun *run)
 	return error;
 }
 
+static void
+report_shut(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("could not open the queue of revocations: somebody holds a lock on it")));
+}
+
 /* Somebody has the table locked: not for too long. */
 static void
 leave_shut(SendkitDeliveryRun *run)
@@ -304,9 +312,7 @@ leave_shut(SendkitDeliveryRun *run)
 	if (run->shut_since == 0)
 		run->shut_since = now;
 	if (now - run->shut_since >= LOCK_PATIENCE_MS)
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("could not open the queue of revocations: somebody holds a lock on it")));
+		report_shut();
 	run->open_at = now + LOCK_RETRY_MS;
 }
 
@@ -334,9 +340,7 @@ settle_first_alone(SendkitDeliveryRun *run)
 	SendkitQueue *queue = sendkit_queue_open(run->extension, false);
 
 	if (queue == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("could not open the queue of revocations: somebody holds a lock on it")));
+		report_shut();
 	settle_first(run, queue);
 	sendkit_queue_close(queue);
 }
