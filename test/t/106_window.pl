@@ -9,6 +9,7 @@ use warnings;
 
 use Fcntl qw(F_SETFL O_NONBLOCK);
 use List::Util qw(min);
+use SendkitBulk;
 use SendkitStandin;
 use SendkitTest;
 use Socket qw(:DEFAULT inet_pton pack_sockaddr_in6 AF_INET6);
@@ -21,52 +22,6 @@ my $session = SendkitTest::Session->new($node);
 my @listeners = grep { $api->port($_) } 'http', 'https', 'h2';
 my $serial = 0;
 
-# An SQL array of so many ids that nobody had before, each with these directives.
-sub ids
-{
-	my ($count, $directives) = @_;
-	my $prefix = 'ws-' . ++$serial;
-	return "ARRAY(SELECT '$prefix-' || i || '" . ($directives // '')
-	  . "' FROM generate_series(1, $count) i)";
-}
-
-sub set_all
-{
-	my ($in, %set) = @_;
-	my $result = $in->query(SendkitTest::_settings_sql(
-			{
-				base_url => $api->url('http'),
-				connect_timeout => '5s',
-				request_timeout => '30s',
-				max_retries => 0,
-				max_concurrency => 32,
-				%set
-			}));
-	die $result->{stderr} if $result->{sqlstate} ne '00000';
-	return;
-}
-
-# The rows of a call for many, none if it fails.
-sub many
-{
-	my ($in, $ids) = @_;
-	my $rows = eval { $ids ? $in->call_many($ids) : $in->many_rows };
-	diag($@) unless $rows;
-	return $rows || [];
-}
-
-# Tests that all have this outcome, and returns the rows.
-sub ok_all
-{
-	my ($rows, $outcome, $count, $name) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my %messages = map { $_->{message} => $_->{outcome} }
-	  grep { $_->{outcome} ne $outcome } @$rows;
-	is_deeply(outcomes($rows), { $outcome => $count }, $name)
-	  || diag(explain(\%messages));
-	return $rows;
-}
-
 # --- one that hangs -----------------------------------------------------------
 
 foreach my $listener (@listeners)
@@ -75,7 +30,7 @@ foreach my $listener (@listeners)
 	{
 		my $name = "$listener, $state: one that hangs";
 		my $in = SendkitTest::Session->new($node);
-		set_all($in, base_url => $api->url($listener), request_timeout => '3s');
+		set_all($in, $api, base_url => $api->url($listener), request_timeout => '3s');
 		ok_all(many($in, ids(40)), 'deleted', 40, "$name: (warmed up)")
 		  if $state eq 'warm';
 		my $id = 'ws-' . ++$serial;
@@ -93,7 +48,7 @@ foreach my $hole ('blackhole', 'https_stuck')
 	my $url = 'https://127.0.0.1:' . $api->port($hole);
 	my $in = SendkitTest::Session->new($node);
 
-	set_all($in, base_url => $url, connect_timeout => '1s');
+	set_all($in, $api, base_url => $url, connect_timeout => '1s');
 	my $began = time();
 	my $rows = ok_all(many($in, ids(8)), 'unavailable', 8,
 		"$hole: 8 that cannot be connected are unavailable");
@@ -105,7 +60,7 @@ foreach my $hole ('blackhole', 'https_stuck')
 		0, "$hole: no message speaks of resolving")
 	  || diag($rows->[0]{message});
 
-	set_all($in, base_url => $url, connect_timeout => '1s', request_timeout => '2s');
+	set_all($in, $api, base_url => $url, connect_timeout => '1s', request_timeout => '2s');
 	$in->query("SET statement_timeout = '20s'");
 	$began = time();
 	ok_all(many($in, ids(640)), 'unavailable', 640,
@@ -119,7 +74,7 @@ foreach my $hole ('blackhole', 'https_stuck')
 # A server that comes back is found, by the probe
 {
 	my $in = SendkitTest::Session->new($node);
-	set_all($in, max_retries => 10, request_timeout => '20s');
+	set_all($in, $api, max_retries => 10, request_timeout => '20s');
 	$api->control('POST', '/stop');
 	$in->send(call_many_sql(ids(100)));
 	sleep 1;
@@ -135,7 +90,7 @@ foreach my $listener (@listeners)
 {
 	my $name = "$listener: answers that came while the process stood still";
 	my $in = SendkitTest::Session->new($node);
-	set_all($in, base_url => $api->url($listener), request_timeout => '1s');
+	set_all($in, $api, base_url => $api->url($listener), request_timeout => '1s');
 	ok_all(many($in, ids(10)), 'deleted', 10, "$name: (warmed up)");
 	$api->reset;
 	$in->send(call_many_sql(ids(10, ';delay=0.4')));
@@ -151,7 +106,7 @@ foreach my $listener (@listeners)
 {
 	my $in = SendkitTest::Session->new($node);
 	my $locker = SendkitTest::Session->new($node);
-	set_all($in, request_timeout => '3s');
+	set_all($in, $api, request_timeout => '3s');
 	$in->value(
 		"CREATE SERVER sendkit FOREIGN DATA WRAPPER sendkit_fdw;"
 		  . "CREATE USER MAPPING FOR CURRENT_USER SERVER sendkit OPTIONS (platform_key '$KEY');"
@@ -182,7 +137,7 @@ SKIP:
 		{
 			my $name = "$directive for ever, $state";
 			my $in = SendkitTest::Session->new($node);
-			set_all($in, base_url => $api->url('h2'), max_retries => 3);
+			set_all($in, $api, base_url => $api->url('h2'), max_retries => 3);
 			$in->call('ws-' . ++$serial) if $state eq 'warm';
 			my $id = 'ws-' . ++$serial . ";$directive";
 			my $outcome = $in->call($id)->{outcome};
@@ -201,7 +156,7 @@ SKIP:
 	}
 	# of many, those only that are refused
 	my $in = SendkitTest::Session->new($node);
-	set_all($in, base_url => $api->url('h2'), max_retries => 1);
+	set_all($in, $api, base_url => $api->url('h2'), max_retries => 1);
 	my $id = 'ws-' . ++$serial;
 	is_deeply(
 		outcomes(many($in, [ map { ("$id-$_", "$id-$_;refuse") } 1 .. 50 ])),
@@ -245,7 +200,7 @@ SKIP:
 	my $in = SendkitTest::Session->new($node);
 	foreach my $count (1, 32, 100)
 	{
-		set_all($in, base_url => $api->url('https'), max_concurrency => $count);
+		set_all($in, $api, base_url => $api->url('https'), max_concurrency => $count);
 		my $rows = ok_all(many($in, ids($count, ';delay=0.1')), 'deleted', $count,
 			"one of two addresses is dead, $count at a time: deleted");
 		$in->call('ws-else', set => { base_url => $api->url('second') });

@@ -8,6 +8,7 @@
 use strict;
 use warnings;
 
+use SendkitBulk;
 use SendkitStandin;
 use SendkitTest;
 use Test::More;
@@ -21,59 +22,13 @@ my $session = SendkitTest::Session->new($node);
 my @listeners = grep { $api->port($_) } 'http', 'https', 'h2';
 my $serial = 0;
 
-# An SQL array of so many ids that nobody had before, each with these directives.
-sub ids
-{
-	my ($count, $directives) = @_;
-	my $prefix = 'ws-' . ++$serial;
-	return "ARRAY(SELECT '$prefix-' || i || '" . ($directives // '')
-	  . "' FROM generate_series(1, $count) i)";
-}
-
-sub set_all
-{
-	my ($in, %set) = @_;
-	my $result = $in->query(SendkitTest::_settings_sql(
-			{
-				base_url => $api->url('http'),
-				connect_timeout => '5s',
-				request_timeout => '30s',
-				max_retries => 0,
-				max_concurrency => 32,
-				%set
-			}));
-	die $result->{stderr} if $result->{sqlstate} ne '00000';
-	return;
-}
-
-# The rows of a call for many, none if it fails.
-sub many
-{
-	my ($in, $ids) = @_;
-	my $rows = eval { $ids ? $in->call_many($ids) : $in->many_rows };
-	diag($@) unless $rows;
-	return $rows || [];
-}
-
-# Tests that all have this outcome, and returns the rows.
-sub ok_all
-{
-	my ($rows, $outcome, $count, $name) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my %messages = map { $_->{message} => $_->{outcome} }
-	  grep { $_->{outcome} ne $outcome } @$rows;
-	is_deeply(outcomes($rows), { $outcome => $count }, $name)
-	  || diag(explain(\%messages));
-	return $rows;
-}
-
 # --- no more connections than it takes ----------------------------------------
 
 foreach my $listener ('http', 'https')
 {
 	my $name = "$listener: a connection that ended while idle";
 	my $in = SendkitTest::Session->new($node);
-	set_all($in, base_url => $api->url($listener));
+	set_all($in, $api, base_url => $api->url($listener));
 	ok_all(many($in, ids(32, ';delay=0.2')), 'deleted', 32, "$name: (32 opened)");
 	foreach my $how ('fin', 'reset')
 	{
@@ -98,7 +53,7 @@ SKIP:
 		my $name = "a limit of $limit streams";
 		my $in = SendkitTest::Session->new($node);
 		set_all(
-			$in,
+			$in, $api,
 			base_url => $limited->url('h2'),
 			ca_file => $limited->ca,
 			max_retries => 3,
@@ -137,7 +92,7 @@ foreach my $listener (@listeners)
 {
 	my $name = "$listener, a thousand at a time";
 	my $in = SendkitTest::Session->new($node);
-	set_all($in, base_url => $api->url($listener), max_concurrency => 1000);
+	set_all($in, $api, base_url => $api->url($listener), max_concurrency => 1000);
 	is($in->value('SHOW sendkit.max_concurrency'), 1000, "$name: is set");
 	$in->call('ws-' . ++$serial);
 	my $free = 'SELECT give_back_descriptors(take_descriptors(1000))';
