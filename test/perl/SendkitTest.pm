@@ -57,7 +57,7 @@ our @EXPORT = qw(
   call call_many_sql call_sql configure descriptors is_outcome knows_configuration
   libcurl_keeps_connections libcurl_version literal memory_is_plain memory_kb
   ok_key_not_logged outcomes preload_library process_is_gone prompt
-  start_node wait_until
+  start_node wait_until write_file
 );
 
 =pod
@@ -411,6 +411,24 @@ sub ok_key_not_logged
 
 =pod
 
+=item write_file($path, $content, $mode)
+
+Writes a file, byte for byte, that has this mode then; by default its owner's alone.
+
+=cut
+
+sub write_file
+{
+	my ($path, $content, $mode) = @_;
+	open(my $handle, '>:raw', $path) or croak "$path: $!";
+	print $handle $content;
+	close $handle or croak "$path: $!";
+	chmod $mode // 0600, $path or croak "$path: $!";
+	return;
+}
+
+=pod
+
 =item preload_library($name, @flags)
 
 Compiles F<test/preload/$name.c>, with further flags for the compiler if there are
@@ -629,6 +647,21 @@ sub many_rows
 	croak "the call failed: $result->{stderr}"
 	  if $result->{lost} || $result->{sqlstate} ne '00000';
 	return [ map { $JSON->decode($_) } @{ $result->{rows} } ];
+}
+
+=pod
+
+=item $session->workers($database)
+
+The pids of the workers, of one database or of all, in order.
+
+=cut
+
+sub workers
+{
+	my ($self, $database) = @_;
+	my $where = defined $database ? ' AND datname = ' . SendkitTest::literal($database) : '';
+	return @{ $self->query("SELECT pid FROM pg_stat_activity WHERE backend_type = 'sendkit worker'$where ORDER BY pid")->{rows} };
 }
 
 =pod

@@ -44,16 +44,6 @@ $session->value('SET ROLE clerk');
 my $pid = $session->pid;
 my $calls = 0;
 
-sub write_file
-{
-	my ($path, $content, $mode) = @_;
-	open(my $handle, '>:raw', $path) or die "$path: $!";
-	print $handle $content;
-	close $handle or die "$path: $!";
-	chmod defined $mode ? $mode : 0600, $path or die "$path: $!";
-	return;
-}
-
 sub clear
 {
 	if (-d $file && !-l $file)

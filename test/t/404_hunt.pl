@@ -33,16 +33,6 @@ my $mask = '*' x length $key{mapping};
 
 my $folder = PostgreSQL::Test::Utils::tempdir();
 
-sub write_file
-{
-	my ($path, $content, $mode) = @_;
-	open(my $handle, '>:raw', $path) or die "$path: $!";
-	print $handle $content;
-	close $handle or die "$path: $!";
-	chmod $mode, $path or die "$path: $!";
-	return;
-}
-
 # The names of those keys that are in a text.
 sub keys_in
 {

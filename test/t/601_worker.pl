@@ -50,11 +50,6 @@ sub wait_for_row
 	return is($row, $expected, $name);
 }
 
-sub workers
-{
-	return @{ $sql->query("SELECT pid FROM pg_stat_activity WHERE backend_type = 'sendkit worker' ORDER BY pid")->{rows} };
-}
-
 # Things that the log has said since the last time
 my $log_read = 0;
 
@@ -78,12 +73,12 @@ CREATE TRIGGER revoke AFTER DELETE ON workspace REFERENCING OLD TABLE AS removed
 INSERT INTO workspace SELECT 'ws-' || i FROM generate_series(1, 9) i;
 EOS
 is($sql->value("SELECT current_setting('shared_preload_libraries') = ''"), 't', 'nothing is preloaded');
-is(scalar workers(), 0, 'and there is no worker');
+is(scalar $sql->workers, 0, 'and there is no worker');
 
 $sql->query("DELETE FROM workspace WHERE id = 'ws-1'");
 wait_for_row('ws-1', 'done 1 deleted', 'a workspace is deleted, and its key is revoked');
 ok(!$api->key_alive('ws-1'), '... it is dead');
-my ($worker) = workers();
+my ($worker) = $sql->workers;
 is($sql->value("SELECT concat_ws(', ', application_name, datname, state, wait_event_type)
 		FROM pg_stat_activity WHERE pid = $worker"),
 	'sendkit worker, postgres, idle, Extension', 'the worker can be seen');
@@ -92,7 +87,7 @@ $sql->query("BEGIN; DELETE FROM workspace WHERE id = 'ws-2'; ROLLBACK");
 $sql->query("BEGIN; SAVEPOINT s; DELETE FROM workspace WHERE id = 'ws-2'; ROLLBACK TO s; COMMIT");
 $sql->query("BEGIN; DELETE FROM workspace WHERE id = 'ws-3'; COMMIT");
 wait_for_row('ws-3', 'done 1 deleted', 'the next one is revoked as well');
-is(join(' ', workers()), $worker, '... by the same worker');
+is(join(' ', $sql->workers), $worker, '... by the same worker');
 is(scalar @{ $api->requests(id => 'ws-2') }, 0, 'what was rolled back is not sent');
 
 # --- one that hangs, one that fails ------------------------------------------------------
@@ -116,7 +111,7 @@ is(scalar @{ $api->requests(id => 'ws-2') }, 0, 'what was rolled back is not sen
 	# it leaves what it knows behind
 	my $begin = time();
 	$sql->value("SELECT pg_terminate_backend($worker)");
-	wait_until(sub { !grep { $_ == $worker } workers() }, 'the worker is gone');
+	wait_until(sub { !grep { $_ == $worker } $sql->workers }, 'the worker is gone');
 	prompt(time() - $begin, 'a terminated worker goes');
 	is(row('hangs;silent'), 'pending 1 unknown', '... and says that it does not know what became of the request');
 	is(scalar log_lines('exited with exit code|FATAL'), 0, '... without a word in the log');
@@ -126,7 +121,7 @@ is(scalar @{ $api->requests(id => 'ws-2') }, 0, 'what was rolled back is not sen
 	reset_all();
 	ask('fails;status=500;times=1');
 	wait_for_row('fails;status=500;times=1', 'done 2 deleted', 'what failed is tried again by itself');
-	my ($again) = workers();
+	my ($again) = $sql->workers;
 	isnt($again, $worker, '... by a new worker');
 	is(scalar log_lines('WARNING:.*could not be delivered and is tried again later'), 1, '... and a line in the log');
 	$worker = $again;
@@ -146,7 +141,7 @@ is(scalar @{ $api->requests(id => 'ws-2') }, 0, 'what was rolled back is not sen
 
 # It goes when nothing has come for a while, and a prepared transaction does not
 # keep it.
-wait_until(sub { !workers() }, 'the worker goes');
+wait_until(sub { !$sql->workers }, 'the worker goes');
 is(scalar log_lines('exited with exit code'), 0, 'it goes without a word');
 
 # --- it cannot work ------------------------------------------------------------------------
@@ -158,10 +153,10 @@ sub stubborn_worker
 	my ($name) = @_;
 	ask('first');
 	wait_until(sub { log_lines('WARNING:.*could not deliver revocations') }, "$name: it is said");
-	my @before = workers();
+	my @before = $sql->workers;
 	ask("next-$_") for 1 .. 20;
 	sleep 0.5;
-	is(join(' ', workers()), join(' ', @before), "$name: it keeps its place");
+	is(join(' ', $sql->workers), join(' ', @before), "$name: it keeps its place");
 	is(scalar @before, 1, '... alone');
 	is(scalar log_lines('WARNING:'), 1, "$name: ... and says so once");
 	is(scalar @{ $api->requests }, 0, '... while nothing is sent');
@@ -187,8 +182,8 @@ reset_all();
 forget_log();
 $node->append_conf('postgresql.conf', "sendkit.worker_role = revoker\n");
 $node->reload;
-$sql->value("SELECT pg_terminate_backend($_)") for workers();
-wait_until(sub { !workers() }, 'the worker is gone');
+$sql->value("SELECT pg_terminate_backend($_)") for $sql->workers;
+wait_until(sub { !$sql->workers }, 'the worker is gone');
 stubborn_worker('no such role');
 # a role that may not even log in; it needs a key and nothing else
 $sql->query("CREATE ROLE revoker; GRANT USAGE ON FOREIGN SERVER sendkit TO revoker;
@@ -226,12 +221,12 @@ pass('with another key all is delivered');
 	$node->append_conf('postgresql.conf', "sendkit.base_url = '" . $api->url('http') . "'\n");
 	$node->append_conf('postgresql.conf', "sendkit.auto_deliver = off\n");
 	$node->reload;
-	wait_until(sub { !workers() }, 'switched off, it goes');
+	wait_until(sub { !$sql->workers }, 'switched off, it goes');
 	wait_until(sub { $sql->value('SHOW sendkit.auto_deliver') eq 'off' }, 'the session knows');
 	ask('later');
 	sleep 0.3;
 	is(row('later'), 'pending 0', 'switched off, nothing is delivered');
-	is(scalar workers(), 0, '... and no worker started');
+	is(scalar $sql->workers, 0, '... and no worker started');
 	$node->append_conf('postgresql.conf', "sendkit.auto_deliver = on\n");
 	$node->reload;
 	wait_until(sub { $sql->value('SHOW sendkit.auto_deliver') eq 'on' }, 'the session knows');
@@ -257,10 +252,10 @@ pass('with another key all is delivered');
 	$holder->query('SET search_path = somewhere, public; BEGIN; SELECT sendkit_request_revocation(\'locked\')');
 	$holder->query('LOCK TABLE sendkit_revocation IN ACCESS EXCLUSIVE MODE');
 	# (something to be woken for)
-	my ($pid) = workers();
+	my ($pid) = $sql->workers;
 	kill 'HUP', $pid;
 	sleep 1;
-	is(join(' ', workers()), $pid, 'a worker whose table is locked');
+	is(join(' ', $sql->workers), $pid, 'a worker whose table is locked');
 	$holder->query('COMMIT');
 	wait_for_row('locked', 'done 1 deleted', '... goes on later');
 

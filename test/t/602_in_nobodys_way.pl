@@ -23,12 +23,6 @@ fsync = off
 EOC
 my $sql = SendkitTest::Session->new($node);
 
-sub workers_in
-{
-	my ($database) = @_;
-	return @{ $sql->query("SELECT pid FROM pg_stat_activity WHERE backend_type = 'sendkit worker' AND datname = '$database'")->{rows} };
-}
-
 # Each is a way to ask for something that makes the worker what it is to be.
 my %state = (
 	idle => [ '', sub { my ($id) = @_; wait_until(sub { !$api->key_alive($id) }, 'it is sent'); sleep 0.3 } ],
@@ -49,7 +43,7 @@ sub new_database
 		CREATE USER MAPPING FOR CURRENT_USER SERVER sendkit OPTIONS (platform_key '$KEY')");
 	$session->value("SELECT sendkit_request_revocation('$name$directive')");
 	$wait->("$name$directive");
-	is(scalar workers_in($name), 1, '... and its worker');
+	is(scalar $sql->workers($name), 1, '... and its worker');
 	$session->quit;
 	return $name;
 }
@@ -81,7 +75,7 @@ for my $state (sort keys %state)
 	is_allowed("$state: RENAME", "ALTER DATABASE $db RENAME TO ${db}_renamed");
 	if ($state ne 'idle')
 	{
-		wait_until(sub { workers_in("${db}_renamed") }, 'a worker is there again');
+		wait_until(sub { $sql->workers("${db}_renamed") }, 'a worker is there again');
 		pass("$state: a worker is there again, by itself");
 	}
 	is_allowed("$state: SET TABLESPACE", "ALTER DATABASE ${db}_renamed SET TABLESPACE elsewhere");

@@ -29,11 +29,6 @@ sub set_up
 		CREATE USER MAPPING FOR PUBLIC SERVER sendkit OPTIONS (platform_key '$KEY'); GRANT USAGE ON FOREIGN SERVER sendkit TO PUBLIC");
 }
 
-sub workers
-{
-	return @{ $sql->query("SELECT pid FROM pg_stat_activity WHERE backend_type = 'sendkit worker'")->{rows} };
-}
-
 sub dead { my ($id) = @_; return wait_until(sub { !$api->key_alive($id) }, "the key of $id is dead") }
 
 is($sql->value("SELECT concat_ws(', ', application_name, datname) FROM pg_stat_activity WHERE backend_type = 'sendkit launcher'"),
@@ -51,11 +46,11 @@ $sql->value("SELECT sendkit_request_revocation('first')");
 $other->value("SELECT sendkit_request_revocation('second')");
 dead($_) for 'first', 'second';
 pass('the launcher finds what no commit has started a worker for, in each database');
-wait_until(sub { !workers() }, 'the workers go');
+wait_until(sub { !$sql->workers }, 'the workers go');
 
 # It comes by, and does not stay where nothing is to be done.
 sleep 2.5;
-is(scalar workers(), 0, 'nobody stays where there is nothing to do');
+is(scalar $sql->workers, 0, 'nobody stays where there is nothing to do');
 
 $sql->query('RESET sendkit.auto_deliver');
 $sql->query("BEGIN; SELECT sendkit_request_revocation('prepared'); PREPARE TRANSACTION 'p'");
@@ -79,7 +74,7 @@ pass('after a restart deliveries go on');
 	$sql->value("SELECT sendkit_request_revocation('crash;silent;times=1')");
 	$api->wait_for_requests(1);
 	wait_until(sub { @{ $api->requests(id => 'crash;silent;times=1') } }, 'it is sent');
-	my ($pid) = workers();
+	my ($pid) = $sql->workers;
 	kill 'KILL', $pid;
 	wait_until(sub { process_is_gone($pid) }, 'the worker is gone');
 	$sql->quit;

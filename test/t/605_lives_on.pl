@@ -26,12 +26,6 @@ sub set_up
 		CREATE USER MAPPING FOR CURRENT_USER SERVER sendkit OPTIONS (platform_key '$KEY')");
 }
 
-sub workers
-{
-	my ($session) = @_;
-	return @{ $session->query("SELECT pid FROM pg_stat_activity WHERE backend_type = 'sendkit worker'")->{rows} };
-}
-
 sub complaints
 {
 	my ($node) = @_;
@@ -83,7 +77,7 @@ SKIP:
 		cmp_ok(scalar(grep { /could not be delivered|have failed and are repeated/ } @lines), '>=', 3, '... at once, and again and again');
 		cmp_ok(scalar(grep { /are overdue/ } @lines), '>=', 2, '... and so is what has become overdue');
 		is(scalar(grep { !/WARNING/ } @lines), 0, '... and by nothing else');
-		is(scalar workers($session{$kind}), 1, '... while there is one worker');
+		is(scalar $session{$kind}->workers, 1, '... while there is one worker');
 		$session{$kind}->quit;
 		$node{$kind}->stop('immediate');
 	}
@@ -171,7 +165,7 @@ EOC
 	# Settings of the database count, those of the role as which it runs do not:
 	# it connects before that is known.
 	$sql->value("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'sendkit worker'");
-	wait_until(sub { !workers($sql) }, 'the worker is gone');
+	wait_until(sub { !$sql->workers }, 'the worker is gone');
 	$sql->query("CREATE ROLE revoker; GRANT USAGE ON FOREIGN SERVER sendkit TO revoker;
 		CREATE USER MAPPING FOR revoker SERVER sendkit OPTIONS (platform_key '$KEY');
 		ALTER ROLE revoker SET sendkit.request_timeout = '1h';
@@ -206,10 +200,10 @@ EOC
 
 	$sql->value("SELECT sendkit_request_revocation('updated;status=500;times=3')");
 	wait_until(sub { @{ $api->requests(id => 'updated;status=500;times=3') } }, 'it is tried');
-	my ($old) = workers($sql);
+	my ($old) = $sql->workers;
 	$sql->query("ALTER EXTENSION sendkit UPDATE TO 'next'");
 	wait_until(sub { is_done($sql, 'updated;status=500;times=3') }, 'it is delivered');
-	my ($new) = workers($sql);
+	my ($new) = $sql->workers;
 	isnt($new, $old, 'after an update of the extension another worker goes on, by itself');
 
 	# also while one request after the other is under way
@@ -220,10 +214,10 @@ EOC
 	my $serial = 0;
 	my $keep_busy = sub { $sql->value("SELECT sendkit_request_revocation('busy-" . ++$serial . ";silent;times=1')"); sleep 0.3 };
 	$keep_busy->() for 1 .. 3;
-	($old) = workers($sql);
+	($old) = $sql->workers;
 	$sql->query("ALTER EXTENSION sendkit UPDATE TO 'again'");
-	eval { wait_until(sub { $keep_busy->(); my ($there) = workers($sql); $there && $there != $old }, 'another worker is there') };
-	isnt((workers($sql))[0], $old, '... and so it does while requests hang');
+	eval { wait_until(sub { $keep_busy->(); my ($there) = $sql->workers; $there && $there != $old }, 'another worker is there') };
+	isnt(($sql->workers)[0], $old, '... and so it does while requests hang');
 	wait_until(sub { $sql->value('SELECT count(*) FROM sendkit_revocation WHERE finished_at IS NULL') == 0 }, 'all is delivered');
 	$sql->query("ALTER EXTENSION sendkit UPDATE TO 'next'");
 	$sql->value("SELECT sendkit_request_revocation('waits;status=500;times=9')");
@@ -234,9 +228,9 @@ EOC
 	$sql->value("INSERT INTO sendkit_revocation (workspace_id, requested_by) VALUES ('strange', 'somebody') RETURNING id");
 	is($sql->query("SELECT sendkit_request_revocation('strange')")->{sqlstate}, '55000', 'a session says so');
 	wait_until(sub { grep { /could not deliver/ } complaints($node) }, 'a worker says so');
-	my @there = workers($sql);
+	my @there = $sql->workers;
 	sleep 2;
-	is(join(' ', workers($sql)), join(' ', @there), 'one that cannot work with it keeps its place');
+	is(join(' ', $sql->workers), join(' ', @there), 'one that cannot work with it keeps its place');
 	is(scalar(grep { /could not deliver/ } complaints($node)), 1, '... and says so once');
 	is($sql->query("ALTER EXTENSION sendkit UPDATE TO 'next'")->{sqlstate}, '00000', 'an update to what it knows');
 	$sql->value("SELECT sendkit_request_revocation('familiar')");

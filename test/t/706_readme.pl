@@ -58,16 +58,6 @@ delete @ENV{ grep { /^(?:PG(?:OPTIONS|USER|DATABASE)|PSQL_HISTORY|HISTFILE)$/ } 
 	PATH => "$folder/bin:$ENV{PATH}", PGHOST => $node->host, PGPORT => $node->port,
 	PAGER => 'cat', TERM => 'dumb', PS1 => '$ ');
 
-sub write_file
-{
-	my ($path, $content, $mode) = @_;
-	open(my $file, '>', $path) or die "$path: $!";
-	print $file $content;
-	close $file or die "$path: $!";
-	chmod $mode, $path or die "$path: $!";
-	return;
-}
-
 # The content of a file that may be gone, or not be ours.
 sub what_is_there
 {
