@@ -20,6 +20,9 @@ OBJS = \
 	src/hiding.o \
 	src/home.o \
 	src/http.o \
+	src/http_entry.o \
+	src/http_fault.o \
+	src/http_pool.o \
 	src/http_probe.o \
 	src/http_route.o \
 	src/http_sockets.o \
