@@ -360,9 +360,8 @@ take_finished(SendkitHttpResult *result)
 	sendkit_transfer_finish(transfer, msg->data.result, result);
 	if (result->failure == SENDKIT_HTTP_NOT_CONNECTED)
 		sendkit_pool->connect_failures++;
-	/* who answers has told before */
-	if (result->failure == SENDKIT_HTTP_OK && sendkit_pool->sockets.http2 == 1)
-		sendkit_pool->settle_by = 0;
+	if (result->failure == SENDKIT_HTTP_OK)
+		sendkit_sockets_note_answer(&sendkit_pool->sockets, transfer->local_port);
 	/* the message goes with its handle */
 	sendkit_pool_end_transfer(sendkit_pool, transfer);
 	return true;

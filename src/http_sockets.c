@@ -203,7 +203,8 @@ socket_entry(SendkitSockets *sockets, curl_socket_t fd)
 {
 	if (fd >= sockets->size)
 	{
-		int			size = Max(64, Max(fd + 1, sockets->size * 2));
+		/* all of it is looked at for each request: not much larger than needed */
+		int			size = Max(fd + 1, sockets->size + sockets->size / 2);
 		SendkitSocket *grown = realloc(sockets->sockets, size * sizeof(SendkitSocket));
 
 		if (grown == NULL)
@@ -454,11 +455,31 @@ bytes_sent(curl_socket_t fd)
 	return info.tcpi_bytes_sent;
 }
 
+/* The first request on this connection, which speaks HTTP/2, was sent. */
+void
+sendkit_sockets_note_first(SendkitSockets *sockets, int local_port)
+{
+	curl_socket_t fd = next_with_port(sockets, -1, local_port);
+
+	if (fd >= 0)
+		sockets->sockets[fd].sent_at_first = bytes_sent(fd);
+}
+
+static void
+note_settled(SendkitSockets *sockets, SendkitSocket *entry)
+{
+	if (!entry->unsettled)
+		return;
+	entry->unsettled = false;
+	sockets->unsettled--;
+}
+
 /*
  * Looks whether the settings that are awaited have come.  To be called whenever
  * libcurl may have read them.  They come first on an HTTP/2 connection, and are
  * acknowledged (RFC 9113, sections 3.4 and 6.5.3); nothing else is sent after
- * the first request, as long as there is no second.
+ * the first request, as long as there is no second.  Settings that were
+ * acknowledged before are missed: then the answer tells.
  */
 void
 sendkit_sockets_look_for_settings(SendkitSockets *sockets)
@@ -466,19 +487,24 @@ sendkit_sockets_look_for_settings(SendkitSockets *sockets)
 	for (int fd = 0; fd < sockets->size && sockets->unsettled > 0; fd++)
 	{
 		SendkitSocket *entry = &sockets->sockets[fd];
-		uint64		sent;
 
-		if (!entry->unsettled)
-			continue;
-		sent = bytes_sent(fd);
-		if (entry->sent_at_first == 0)
-			entry->sent_at_first = sent;
-		else if (sent > entry->sent_at_first)
-		{
-			entry->unsettled = false;
-			sockets->unsettled--;
-		}
+		if (entry->unsettled && entry->sent_at_first > 0 &&
+			bytes_sent(fd) > entry->sent_at_first)
+			note_settled(sockets, entry);
 	}
+}
+
+/* An answer has come on the connection with that local port: the settings were first. */
+void
+sendkit_sockets_note_answer(SendkitSockets *sockets, int local_port)
+{
+	curl_socket_t fd;
+
+	if (sockets->unsettled == 0)
+		return;
+	for (fd = next_with_port(sockets, -1, local_port); fd >= 0;
+		 fd = next_with_port(sockets, fd, local_port))
+		note_settled(sockets, &sockets->sockets[fd]);
 }
 
 /* --- events --- */

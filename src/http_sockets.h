@@ -75,8 +75,10 @@ extern bool sendkit_sockets_are_quiet(const SendkitSockets *sockets, int local_p
 extern bool sendkit_sockets_have_ended(const SendkitSockets *sockets, int local_port);
 
 extern void sendkit_sockets_note_http2(SendkitSockets *sockets, int local_port);
+extern void sendkit_sockets_note_first(SendkitSockets *sockets, int local_port);
 
 extern void sendkit_sockets_look_for_settings(SendkitSockets *sockets);
+extern void sendkit_sockets_note_answer(SendkitSockets *sockets, int local_port);
 
 extern int	sendkit_sockets_poll(SendkitSockets *sockets,
 								 SendkitSocketEvent *events, int max);

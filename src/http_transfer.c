@@ -238,6 +238,11 @@ on_progress(void *arg, curl_off_t dltotal pg_attribute_unused(),
 {
 	SendkitTransfer *transfer = (SendkitTransfer *) arg;
 
+	/* libcurl calls before it reads what may have come meanwhile */
+	if (transfer->is_first)
+		sendkit_sockets_note_first(transfer->common->sockets, transfer->local_port);
+	transfer->is_first = false;
+
 	if (transfer->common->must_come_home(sendkit_transfer_deadline(transfer)))
 		transfer->trouble = SENDKIT_TROUBLE_INTERRUPTED;
 	else if (transfer->stage < SENDKIT_STAGE_SENT &&
@@ -309,6 +314,8 @@ on_about_to_send(void *arg, char *peer_ip pg_attribute_unused(),
 		sendkit_probe_ready(transfer->easy, http2, transfer->probe);
 	else
 	{
+		transfer->local_port = local_port;
+		transfer->is_first = http2 && transfer->sockets_opened > 0;
 		note_sent(transfer, http2);
 		return CURL_PREREQFUNC_OK;
 	}

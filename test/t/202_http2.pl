@@ -226,5 +226,37 @@ if ($api->port('nghttpx'))
 	}
 }
 
+# On a new connection, the first request waits alone for the server's settings, but
+# not for its answer; also when they are there, and are acknowledged, before libcurl
+# has come home from sending that request
+SKIP:
+{
+	my @listeners = grep { $api->port($_) } 'h2', 'nghttpx';
+	my $shim = preload_library('slow_sends');
+	skip 'no compiler', 2 * @listeners unless $shim;
+	my $slow = start_node($api, name => 'slow', env => { LD_PRELOAD => $shim });
+	my $other = SendkitTest::Session->new($slow);
+	foreach my $listener (@listeners)
+	{
+		my %set = (base_url => $api->url($listener), request_timeout => '30s');
+		my ($spread, $outcomes);
+		# what a busy machine delays is not counted
+		foreach my $try (1 .. 3)
+		{
+			$other->call('ws-else', set => { base_url => $api->url('second') });
+			my @ids = map { "ws-$listener-settings-$try-$_;delay=3" } 1 .. 8;
+			$outcomes = outcomes($other->call_many(\@ids, set => \%set));
+			my @at = sort { $a <=> $b } map { $_->{at} }
+			  grep { $_->{id} =~ /^ws-$listener-settings-$try-/ } @{ $api->requests };
+			$spread = $at[-1] - $at[0];
+			last if $spread < 0.8;
+		}
+		is_deeply($outcomes, { deleted => 8 }, "$listener, settings at once: deleted");
+		cmp_ok($spread, '<', 0.8, "$listener, settings at once: the others follow");
+	}
+	$other->quit;
+	$slow->stop;
+}
+
 ok_key_not_logged($node);
 done_testing();
