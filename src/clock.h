@@ -9,6 +9,7 @@
 #define SENDKIT_CLOCK_H
 
 extern int64 sendkit_clock_now(void);
+extern int64 sendkit_clock_coarse(void);
 
 extern int64 sendkit_clock_cpu(void);
 

@@ -77,7 +77,7 @@ typedef struct Call
 	SendkitTextConverter converter;
 	SendkitCredential credential;
 	SendkitDispatcher *volatile dispatcher; /* NULL: none to be ended */
-	int64		next_report;	/* by sendkit_clock_now() */
+	int64		next_report;	/* by sendkit_clock_coarse() */
 	char	   *volatile title; /* the process title to go back to, or NULL */
 } Call;
 
@@ -143,7 +143,7 @@ begin_dispatch(Call *call, int max_concurrency)
 {
 	call->dispatcher = sendkit_dispatcher_begin(&call->converter, call->credential.key,
 												max_concurrency, sendkit_request_timeout);
-	call->next_report = sendkit_clock_now() + PROGRESS_INTERVAL_MS;
+	call->next_report = sendkit_clock_coarse() + PROGRESS_INTERVAL_MS;
 }
 
 /* --- progress --- */
@@ -171,7 +171,7 @@ report_progress(Call *call, const char *report)
 static int64
 until_report(const Call *call)
 {
-	return Max(call->next_report - sendkit_clock_now(), 0);
+	return Max(call->next_report - sendkit_clock_coarse(), 0);
 }
 
 /* Returns whether there is to be a report now. */
@@ -180,7 +180,7 @@ is_report_due(Call *call)
 {
 	if (until_report(call) > 0)
 		return false;
-	call->next_report = sendkit_clock_now() + PROGRESS_INTERVAL_MS;
+	call->next_report = sendkit_clock_coarse() + PROGRESS_INTERVAL_MS;
 	return true;
 }
 

@@ -55,7 +55,7 @@ static bool
 must_come_home(void)
 {
 	return entered && InterruptPending &&
-		sendkit_clock_now() >= entered_at + LONGEST_ENTRY_MS;
+		sendkit_clock_coarse() >= entered_at + LONGEST_ENTRY_MS;
 }
 
 /*
@@ -100,7 +100,7 @@ on_entry_timeout(void)
 bool
 sendkit_entry_must_come_home(int64 deadline)
 {
-	int64		now = sendkit_clock_now();
+	int64		now = sendkit_clock_coarse();
 
 	if (!entered || now < entered_at + LONGEST_ENTRY_MS)
 		return false;
@@ -167,7 +167,7 @@ enter_curl(curl_socket_t fd, int action)
 	watch_entries();
 	entries++;
 	entered_for = fd;
-	entered_at = sendkit_clock_now();
+	entered_at = sendkit_clock_coarse();
 	entered = true;
 	if (may_start_threads())
 		sendkit_entry_about_to_resolve();
@@ -204,11 +204,11 @@ sendkit_entry_run_sockets(void)
 	SendkitSocketEvent events[EVENTS_PER_ROUND];
 	int			nevents = sendkit_sockets_poll(&sendkit_pool->sockets, events,
 											   EVENTS_PER_ROUND);
-	int64		began = sendkit_clock_now();
+	int64		began = sendkit_clock_coarse();
 
 	/* those left out are reported again */
 	for (int i = 0; i < nevents && !InterruptPending &&
-		 sendkit_clock_now() < began + LONGEST_ENTRY_MS; i++)
+		 sendkit_clock_coarse() < began + LONGEST_ENTRY_MS; i++)
 		enter_curl(events[i].fd, events[i].action);
 	return nevents > 0;
 }

@@ -207,30 +207,29 @@ set_url_options(const SendkitRoute *route, CURL *easy, SendkitCurlFault *fault)
 	return true;
 }
 
+/* Where nothing is found: a file, if it is taken for a folder */
+static const char *
+no_folder(void)
+{
+	return sendkit_curl_restores_defaults() ? "/dev/null" : NULL;
+}
+
 static bool
 set_tls_options(const SendkitRoute *route, CURL *easy, SendkitCurlFault *fault)
 {
-	/* nothing is found in a file, if it is taken for a folder */
-	const char *no_folder = sendkit_curl_restores_defaults() ? "/dev/null" : NULL;
-
 	SETOPT(easy, CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
-	SETOPT(easy, CURLOPT_PROXY_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
 	SETOPT(easy, CURLOPT_SSL_VERIFYPEER, 1L);
 	SETOPT(easy, CURLOPT_SSL_VERIFYHOST, 2L);
 	sendkit_curl_limit_ca_cache(easy, CA_CACHE_SECONDS);
 	if (route->ca_file[0] != '\0')
 	{
 		SETOPT(easy, CURLOPT_CAINFO, route->ca_file);
-		SETOPT(easy, CURLOPT_CAPATH, no_folder);
-		SETOPT(easy, CURLOPT_PROXY_CAINFO, route->ca_file);
-		SETOPT(easy, CURLOPT_PROXY_CAPATH, no_folder);
+		SETOPT(easy, CURLOPT_CAPATH, no_folder());
 	}
 	else if (route->ca_folder)
 	{
 		SETOPT(easy, CURLOPT_CAINFO, NULL);
 		SETOPT(easy, CURLOPT_CAPATH, route->ca_folder);
-		SETOPT(easy, CURLOPT_PROXY_CAINFO, NULL);
-		SETOPT(easy, CURLOPT_PROXY_CAPATH, route->ca_folder);
 	}
 	return true;
 }
@@ -242,9 +241,23 @@ set_tls_options(const SendkitRoute *route, CURL *easy, SendkitCurlFault *fault)
 static bool
 set_proxy_options(const SendkitRoute *route, CURL *easy, SendkitCurlFault *fault)
 {
+	/* even an empty one: the environment is not asked */
 	SETOPT(easy, CURLOPT_PROXY, route->plain ? "" : route->proxy);
+	if (route->plain || route->proxy[0] == '\0')
+		return true;
 	SETOPT(easy, CURLOPT_NOPROXY, "");
 	SETOPT(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+	SETOPT(easy, CURLOPT_PROXY_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
+	if (route->ca_file[0] != '\0')
+	{
+		SETOPT(easy, CURLOPT_PROXY_CAINFO, route->ca_file);
+		SETOPT(easy, CURLOPT_PROXY_CAPATH, no_folder());
+	}
+	else if (route->ca_folder)
+	{
+		SETOPT(easy, CURLOPT_PROXY_CAINFO, NULL);
+		SETOPT(easy, CURLOPT_PROXY_CAPATH, route->ca_folder);
+	}
 	return true;
 }
 
