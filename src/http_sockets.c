@@ -203,7 +203,10 @@ socket_entry(SendkitSockets *sockets, curl_socket_t fd)
 {
 	if (fd >= sockets->size)
 	{
-		/* all of it is looked at for each request: not much larger than needed */
+		/*
+		 * all of it is looked at for each request: not much larger than
+		 * needed
+		 */
 		int			size = Max(fd + 1, sockets->size + sockets->size / 2);
 		SendkitSocket *grown = realloc(sockets->sockets, size * sizeof(SendkitSocket));
 
