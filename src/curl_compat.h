@@ -126,6 +126,16 @@ sendkit_curl_bypasses_proxy(CURL *easy pg_attribute_unused())
 }
 
 /*
+ * Does the kernel have what libcurl counts as sent by HTTP/2?  8.0 and later may
+ * still hold it back.
+ */
+static inline bool
+sendkit_curl_sends_at_once(void)
+{
+	return sendkit_curl_version() < 0x080000;
+}
+
+/*
  * Was libcurl built with RTSP?  Some distributions' minimal one was not, and
  * does not know its options.
  */

@@ -490,9 +490,14 @@ sendkit_sockets_look_for_settings(SendkitSockets *sockets)
 	for (int fd = 0; fd < sockets->size && sockets->unsettled > 0; fd++)
 	{
 		SendkitSocket *entry = &sockets->sockets[fd];
+		uint64		sent;
 
-		if (entry->unsettled && entry->sent_at_first > 0 &&
-			bytes_sent(fd) > entry->sent_at_first)
+		if (!entry->unsettled)
+			continue;
+		sent = bytes_sent(fd);
+		if (entry->sent_at_first == 0)
+			entry->sent_at_first = sent;
+		else if (sent > entry->sent_at_first)
 			note_settled(sockets, entry);
 	}
 }

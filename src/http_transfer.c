@@ -230,6 +230,15 @@ note_sent(SendkitTransfer *transfer, bool http2)
 	transfer->common->about_to_send(transfer, http2);
 }
 
+/* Has libcurl written the request? */
+static bool
+has_sent(CURL *easy)
+{
+	long		size = 0;
+
+	return curl_easy_getinfo(easy, CURLINFO_REQUEST_SIZE, &size) == CURLE_OK && size > 0;
+}
+
 /* CURLOPT_XFERINFOFUNCTION: anything but 0 ends the transfer */
 static int
 on_progress(void *arg, curl_off_t dltotal pg_attribute_unused(),
@@ -238,10 +247,12 @@ on_progress(void *arg, curl_off_t dltotal pg_attribute_unused(),
 {
 	SendkitTransfer *transfer = (SendkitTransfer *) arg;
 
-	/* libcurl calls before it reads what may have come meanwhile */
-	if (transfer->is_first)
+	/* an old libcurl calls before it reads what may have come meanwhile */
+	if (transfer->is_first && sendkit_curl_sends_at_once() && has_sent(transfer->easy))
+	{
 		sendkit_sockets_note_first(transfer->common->sockets, transfer->local_port);
-	transfer->is_first = false;
+		transfer->is_first = false;
+	}
 
 	if (transfer->common->must_come_home(sendkit_transfer_deadline(transfer)))
 		transfer->trouble = SENDKIT_TROUBLE_INTERRUPTED;
