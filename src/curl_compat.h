@@ -136,6 +136,16 @@ sendkit_curl_sends_at_once(void)
 }
 
 /*
+ * Does libcurl take its time to end a connection in good order, bit by bit when it
+ * is entered?  From 8.10 on.
+ */
+static inline bool
+sendkit_curl_takes_time_to_end(void)
+{
+	return sendkit_curl_version() >= 0x080a00;
+}
+
+/*
  * Was libcurl built with RTSP?  Some distributions' minimal one was not, and
  * does not know its options.
  */

@@ -152,6 +152,8 @@ void
 sendkit_pool_end_transfer(SendkitHttpPool *owner, SendkitTransfer *transfer)
 {
 	curl_multi_remove_handle(owner->multi, transfer->easy);
+	if (transfer->stage >= SENDKIT_STAGE_CONNECTING && !transfer->answered)
+		owner->gave_up = true;
 	dlist_delete(&transfer->node);
 	owner->nactive--;
 	if (owner->nactive == 0)
@@ -456,9 +458,19 @@ give_memory_back(void)
 }
 
 /*
+ * Does libcurl still have a connection to end, for which it would have to be
+ * entered?  It may tell so by waiting for the peer's part, but not always.
+ */
+static bool
+may_be_ending(void)
+{
+	return (sendkit_pool->gave_up && sendkit_curl_takes_time_to_end()) ||
+		sendkit_sockets_any_wanted(&sendkit_pool->sockets);
+}
+
+/*
  * Keeps the pool for the next use, if that is not too much to keep, and nothing
- * in it waits for us: libcurl takes its time to end a connection (8.10 and later),
- * for which it would have to be entered.
+ * in it waits for us.
  */
 static void
 leave_pool(void)
@@ -466,8 +478,7 @@ leave_pool(void)
 	bool		was_large = sendkit_pool->concurrency > MAX_IDLE;
 
 	if (sendkit_pool->nactive > 0 || sendkit_pool->sockets.opened > MAX_IDLE ||
-		sendkit_pool->has_failed ||
-		sendkit_sockets_any_wanted(&sendkit_pool->sockets))
+		sendkit_pool->has_failed || may_be_ending())
 		drop_pool();
 	else
 	{
@@ -521,6 +532,7 @@ sendkit_pool_begin(const SendkitHttpEndpoint *endpoint, int concurrency,
 
 	reserve_connections(concurrency);
 	sendkit_pool->concurrency = concurrency;
+	sendkit_pool->gave_up = false;
 }
 
 /*

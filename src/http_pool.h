@@ -68,6 +68,8 @@ typedef struct SendkitHttpPool
 	const char *failure;		/* of libcurl as a whole, until nothing is
 								 * under way; or NULL */
 	bool		has_failed;		/* the multi handle must not be entered again */
+	bool		gave_up;		/* a connection in this use, which libcurl may
+								 * not have ended yet */
 	bool		signals_blocked;	/* since a thread may be started, until
 									 * libcurl returns */
 	sigset_t	signals_before;

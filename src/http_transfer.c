@@ -626,6 +626,7 @@ sendkit_transfer_finish(SendkitTransfer *transfer, CURLcode code,
 		sendkit_probe_ready(transfer->easy, false, transfer->probe);
 	fill_result(transfer, result);
 	result->failure = failure_of(transfer, code);
+	transfer->answered = result->failure == SENDKIT_HTTP_OK;
 	result->error = error_words(transfer, code);
 }
 

@@ -76,6 +76,7 @@ typedef struct SendkitTransfer
 	SendkitTransferStage stage;
 	int			sockets_opened; /* for it, so far */
 	int			local_port;		/* of the connection that it has left on; or 0 */
+	bool		answered;		/* by a whole answer */
 	bool		is_first;		/* the first request there, just about to
 								 * leave */
 	int64		leave_by;		/* both by sendkit_clock_now() */
