@@ -463,6 +463,24 @@ for my $how (sort keys %interrupt)
 	fresh_start();
 }
 
+# --- every index has every row that it is of, somebody's included ---------------------------------
+
+SKIP:
+{
+	skip 'no amcheck', 1 if $sql->query('CREATE EXTENSION amcheck')->{sqlstate} ne '00000';
+	$sql->query('CREATE INDEX ON sendkit_revocation (status) WHERE finished_at IS NOT NULL;'
+		  . 'CREATE INDEX ON sendkit_revocation (workspace_id) WHERE finished_at IS NULL;'
+		  . 'CREATE INDEX ON sendkit_revocation (requested_at)');
+	ask('indexed', 'rejected;status=403', 'later;status=500');
+	$sql->query($CALL);
+	ask('new');
+	is($sql->value(q{SELECT count(bt_index_check(indexrelid, true)) FROM pg_index
+			WHERE indrelid = 'sendkit_revocation'::regclass}), 9,
+		'no row is missing in any index');
+	$sql->query('DROP EXTENSION amcheck');
+	fresh_start();
+}
+
 # --- the extension is dropped while requests are in flight -----------------------------------------
 
 {
