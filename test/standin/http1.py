@@ -220,6 +220,9 @@ class Http1Connection(Wire):
         for piece in pieces(body, limit, one_by_one=play.drip > 0):
             if play.chunked:
                 piece = b"%x\r\n%b\r\n" % (len(piece), piece)
+            # nobody is there any more: others may wait for us
+            if self.transport.is_closing():
+                return
             self.transport.write(piece)
             await self.drained()
             if play.drip:
