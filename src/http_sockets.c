@@ -446,16 +446,19 @@ sendkit_sockets_note_http2(SendkitSockets *sockets, int local_port)
 	}
 }
 
-/* Returns how many bytes have been sent by a TCP socket. */
+/*
+ * Returns how many bytes have been written to a TCP socket.  The kernel may send
+ * them later.
+ */
 static uint64
-bytes_sent(curl_socket_t fd)
+bytes_written(curl_socket_t fd)
 {
 	struct tcp_info info;
 	socklen_t	len = sizeof(info);
 
 	memset(&info, 0, sizeof(info));
 	(void) getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len);
-	return info.tcpi_bytes_sent;
+	return info.tcpi_bytes_sent - info.tcpi_bytes_retrans + info.tcpi_notsent_bytes;
 }
 
 /* The first request on this connection, which speaks HTTP/2, was sent. */
@@ -465,7 +468,7 @@ sendkit_sockets_note_first(SendkitSockets *sockets, int local_port)
 	curl_socket_t fd = next_with_port(sockets, -1, local_port);
 
 	if (fd >= 0)
-		sockets->sockets[fd].sent_at_first = bytes_sent(fd);
+		sockets->sockets[fd].written_at_first = bytes_written(fd);
 }
 
 static void
@@ -480,7 +483,7 @@ note_settled(SendkitSockets *sockets, SendkitSocket *entry)
 /*
  * Looks whether the settings that are awaited have come.  To be called whenever
  * libcurl may have read them.  They come first on an HTTP/2 connection, and are
- * acknowledged (RFC 9113, sections 3.4 and 6.5.3); nothing else is sent after
+ * acknowledged (RFC 9113, sections 3.4 and 6.5.3); nothing else is written after
  * the first request, as long as there is no second.  Settings that were
  * acknowledged before are missed: then the answer tells.
  */
@@ -490,14 +493,14 @@ sendkit_sockets_look_for_settings(SendkitSockets *sockets)
 	for (int fd = 0; fd < sockets->size && sockets->unsettled > 0; fd++)
 	{
 		SendkitSocket *entry = &sockets->sockets[fd];
-		uint64		sent;
+		uint64		written;
 
 		if (!entry->unsettled)
 			continue;
-		sent = bytes_sent(fd);
-		if (entry->sent_at_first == 0)
-			entry->sent_at_first = sent;
-		else if (sent > entry->sent_at_first)
+		written = bytes_written(fd);
+		if (entry->written_at_first == 0)
+			entry->written_at_first = written;
+		else if (written > entry->written_at_first)
 			note_settled(sockets, entry);
 	}
 }

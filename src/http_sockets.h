@@ -22,8 +22,8 @@ typedef struct SendkitSocket
 	bool		http2;			/* carries a connection that speaks it */
 	bool		unsettled;		/* ... on which the server's settings are
 								 * awaited */
-	uint64		sent_at_first;	/* bytes, up to the first request; 0: not
-								 * asked for */
+	uint64		written_at_first;	/* bytes, up to the first request; 0: not
+									 * asked for */
 	int			local_port;		/* 0: not asked for yet */
 	ino_t		inode;			/* of ours: tells it from a successor */
 	uint32		registered;		/* what epoll has been told to watch */
