@@ -18,7 +18,7 @@
  *   the place of the one in postgresql.conf, which this session cannot know any
  *   more: the built-in default stands in for it.  Calls are refused for as long
  *   as it does.  A superuser's SET ends that, and so does a reload, which brings
- *   the file's value.
+ *   the file's value, if there is none of a higher rank (hidden_value.c).
  * - A value that was SET was refused.  The administrator's is known and in force,
  *   but it is not what was asked for: a test server may have been meant.  Calls
  *   are refused until that SET would have ended, had it been taken, or the
@@ -39,6 +39,7 @@
 #include "access/xact.h"
 #include "compat.h"
 #include "guc.h"
+#include "hidden_value.h"
 #include "url.h"
 
 /* "Never endless": the longest time that a timeout can be set to */
@@ -176,8 +177,8 @@ typedef enum Refusal
 typedef struct GuardedSetting
 {
 	const char *name;
-	bool		first_was_refused;	/* a default may stand in for the file's
-									 * value */
+	bool		first_was_refused;	/* another may stand in for what it hides */
+	GucSource	first_source;	/* of the refused one */
 	Refusal		refusal;		/* of a value that was SET */
 	int			nest_level;		/* ... in a transaction, at this level */
 } GuardedSetting;
@@ -413,6 +414,7 @@ note_refusals(GuardedSetting *setting, const Placeholder *placeholder)
 	if (placeholder->value == NULL)
 		return;
 	setting->first_was_refused = first_was_refused(setting->name, placeholder);
+	setting->first_source = placeholder->first_source;
 	if (was_set(placeholder) &&
 		(option->source != placeholder->source ||
 		 option->scontext != placeholder->context ||
@@ -514,19 +516,33 @@ report_refusal(const char *name, const char *detail, const char *hint)
 			 errhint("%s With sendkit in shared_preload_libraries, it is refused at once.", hint)));
 }
 
-/* Does the built-in default still stand in for a value that nobody knows? */
+/*
+ * Is the value to which RESET leads known by now?  A reload brings the file's, which
+ * is not it if there is one for the role, the database or the server.
+ */
 static bool
-default_stands_in(GuardedSetting *setting)
+first_is_known(const GuardedSetting *setting)
+{
+	if (sendkit_find_setting(setting->name)->reset_source == PGC_S_DEFAULT)
+		return false;
+	return setting->first_source <= PGC_S_FILE ||
+		!sendkit_may_have_hidden_value(setting->name);
+}
+
+/* Does another value stand in for one that nobody knows? */
+static bool
+another_stands_in(GuardedSetting *setting)
 {
 	const struct config_generic *option;
 
 	if (!setting->first_was_refused)
 		return false;
 	option = sendkit_find_setting(setting->name);
-	/* a reload has brought the file's value: from now on it is known */
-	if (option->reset_source != PGC_S_DEFAULT)
-		setting->first_was_refused = false;
-	return option->source == PGC_S_DEFAULT;
+	/* somebody who may has SET it */
+	if (option->source != option->reset_source)
+		return false;
+	setting->first_was_refused = !first_is_known(setting);
+	return setting->first_was_refused;
 }
 
 /*
@@ -541,9 +557,9 @@ sendkit_guc_check(void)
 	PreventCommandIfParallelMode("a call of the SendKit API");
 	for (int i = 0; i < GUARDED; i++)
 	{
-		if (default_stands_in(&guarded[i]))
+		if (another_stands_in(&guarded[i]))
 			report_refusal(guarded[i].name,
-						   "It hides the value in postgresql.conf, if there is one, and the built-in default stands in for both.",
+						   "It hides the value in postgresql.conf, or of the role or the database, if there is one, and another stands in for it.",
 						   "Correct it where it was given: in postgresql.conf, by a reload, or in the connection's, role's or database's options, by connecting anew.");
 		if (guarded[i].refusal != NOT_REFUSED)
 			report_refusal(guarded[i].name,

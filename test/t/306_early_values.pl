@@ -152,6 +152,20 @@ configure($node, base_url => $api->url('https'));
 knows_configuration($session);
 is_taken($session, '... after a reload, which brings the file\'s value');
 
+# ... which is not what the administrator wants of this database, or this role
+for my $where ('DATABASE postgres', 'ROLE ordinary', 'ROLE ALL', 'ROLE ordinary IN DATABASE postgres')
+{
+	$node->safe_psql('postgres', "ALTER $where SET sendkit.base_url = '$good/staging'");
+	$session = session_with('ordinary', "-c sendkit.base_url=$bad");
+	is_refused($session, 'base_url', "ALTER $where, hidden by an option");
+	configure($node, base_url => $api->url('https') . '/anew');
+	wait_until(sub { $session->value('SHOW sendkit.base_url') =~ /anew/ }, 'the reload is seen');
+	is_refused($session, 'base_url', '... after a reload');
+	is_taken(session_with('ordinary', ''), '... but not in a session without it');
+	$node->safe_psql('postgres', "ALTER $where RESET sendkit.base_url");
+	configure($node, base_url => $api->url('https'));
+}
+
 $session = session_with('ordinary', '-c sendkit.ca_file=');
 is_refused($session, 'ca_file', 'an option of an ordinary role');
 configure($node, ca_file => $api->ca);
