@@ -29,6 +29,7 @@
 #include "guc.h"
 #include "queue_books.h"
 #include "queue_report.h"
+#include "text.h"
 
 /* So often it is looked whether rows have arrived while others are in flight */
 #define LOOK_INTERVAL_MS 500
@@ -407,7 +408,7 @@ pass_over(SendkitDeliveryRun *run, const ErrorData *error)
 	}
 	sendkit_queue_pass_over(&run->token);
 	run->delivery->unclaimed++;
-	strlcpy(run->delivery->trouble, error->message, sizeof(run->delivery->trouble));
+	sendkit_text_clip(run->delivery->trouble, error->message, sizeof(run->delivery->trouble));
 	return run->delivery->unclaimed < MAX_UNCLAIMED;
 }
 

@@ -10,6 +10,7 @@
 
 #include "queue_report.h"
 #include "queue_run.h"
+#include "text.h"
 
 /* So many first attempts without a key may be chance */
 #define FEW_ABSENT 5
@@ -64,7 +65,7 @@ count(SendkitDelivery *delivery, const SendkitClaim *claim)
 		case SENDKIT_FATE_PENDING:
 			if (!verdict->key_refused)
 				delivery->put_off++;
-			strlcpy(delivery->trouble, message_of(claim), sizeof(delivery->trouble));
+			sendkit_text_clip(delivery->trouble, message_of(claim), sizeof(delivery->trouble));
 			break;
 		case SENDKIT_FATE_UNSENT:
 			break;

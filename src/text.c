@@ -388,3 +388,16 @@ sendkit_text_to_show(const SendkitTextConverter *converter, const char *utf8,
 	clip(converter, shown, max_len);
 	return shown;
 }
+
+/*
+ * Copies as much of a text as fits into size bytes with its end, in the database's
+ * encoding, and no half of a character.  Cannot raise an error.
+ */
+void
+sendkit_text_clip(char *copy, const char *text, size_t size)
+{
+	int			len = pg_mbcliplen(text, (int) strlen(text), (int) size - 1);
+
+	memcpy(copy, text, len);
+	copy[len] = '\0';
+}

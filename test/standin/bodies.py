@@ -165,6 +165,7 @@ NAMED = {
         200, b'{"success": true, "data": {"message": "a\nb\x01c"}}'),
     "long-message": (200, success("\u00e9x" * 20000)),
     "long-error": (403, flat("Forbidden", "long " * 12000, 403)),
+    "long-unauthorized": (401, flat("Unauthorized", "\u00e9" * 300, 401)),
     "long-code": (403, nested("C" * 60000, "message")),
     # as texts of jsonb, so many bytes long
     "details-4096": (403, nested("C", "message", ["x" * 4092])),
