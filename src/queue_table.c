@@ -518,7 +518,7 @@ insert_written(SendkitQueue *queue)
 {
 	evaluate_defaults(queue);
 	ExecStoreVirtualTuple(queue->written);
-	ExecSimpleRelationInsert(queue->target_of_new, queue->estate, queue->written);
+	ExecSimpleRelationInsert(queue->target, queue->estate, queue->written);
 }
 
 static void
@@ -557,50 +557,6 @@ sendkit_queue_write(SendkitQueue *queue)
 	run_confined(queue, update_found);
 }
 
-/* Is an index one of finished rows only? */
-static bool
-is_history(const IndexInfo *index)
-{
-	ListCell   *cell;
-
-	foreach(cell, index->ii_Predicate)
-	{
-		const NullTest *test = (const NullTest *) lfirst(cell);
-
-		if (IsA(test, NullTest) && test->nulltesttype == IS_NOT_NULL &&
-			IsA(test->arg, Var) &&
-			((const Var *) test->arg)->varattno == SENDKIT_QUEUE_FINISHED_AT + 1)
-			return true;
-	}
-	return false;
-}
-
-/*
- * Returns a target without the indexes that no new row is in.  To ask each of them
- * for each row would be a twentieth of a bulk removal.
- */
-static ResultRelInfo *
-copy_for_new(const ResultRelInfo *target)
-{
-	ResultRelInfo *copy = makeNode(ResultRelInfo);
-	Relation   *relations = palloc(target->ri_NumIndices * sizeof(Relation));
-	IndexInfo **infos = palloc(target->ri_NumIndices * sizeof(IndexInfo *));
-	int			count = 0;
-
-	for (int i = 0; i < target->ri_NumIndices; i++)
-	{
-		if (is_history(target->ri_IndexRelationInfo[i]))
-			continue;
-		relations[count] = target->ri_IndexRelationDescs[i];
-		infos[count++] = target->ri_IndexRelationInfo[i];
-	}
-	*copy = *target;
-	copy->ri_NumIndices = count;
-	copy->ri_IndexRelationDescs = relations;
-	copy->ri_IndexRelationInfo = infos;
-	return copy;
-}
-
 /* Fills in what all new rows of one transaction have in common. */
 static void
 fill_new(SendkitQueue *queue)
@@ -625,7 +581,6 @@ fill_new(SendkitQueue *queue)
 	nulls[SENDKIT_QUEUE_NEXT_ATTEMPT_AT] = false;
 	queue->new_values = values;
 	queue->new_nulls = nulls;
-	queue->target_of_new = copy_for_new(queue->target);
 	MemoryContextSwitchTo(old);
 }
 

@@ -58,8 +58,6 @@ struct SendkitQueue
 	Relation	indexes[SENDKIT_QUEUE_INDEXES];
 	EState	   *estate;
 	ResultRelInfo *target;
-	ResultRelInfo *target_of_new;	/* the same for new rows; NULL before the
-									 * first */
 	TupleTableSlot *found;		/* the row that was read or locked last */
 	TupleTableSlot *written;	/* the row that is being written */
 	Datum	   *new_values;		/* of a new row, as far as all have them in */
