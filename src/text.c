@@ -356,16 +356,17 @@ mask_keys(char *text, const char *platform_key)
 
 /* --- the door --- */
 
-static void
-clip(const SendkitTextConverter *converter, char *text, size_t max_len)
+/* Returns how much of a text is at most max_len bytes, and whole characters. */
+static size_t
+clipped_len(int encoding, const char *text, size_t max_len)
 {
 	size_t		len = strlen(text);
 
+	if (len <= max_len)
+		return len;
 	/* what is passed on in SQL_ASCII was UTF-8, too */
-	int			encoding = converter->encoding == PG_SQL_ASCII ? PG_UTF8 : converter->encoding;
-
-	if (len > max_len)
-		text[pg_encoding_mbcliplen(encoding, text, len, max_len)] = '\0';
+	return pg_encoding_mbcliplen(encoding == PG_SQL_ASCII ? PG_UTF8 : encoding,
+								 text, (int) len, (int) max_len);
 }
 
 /*
@@ -385,7 +386,7 @@ sendkit_text_to_show(const SendkitTextConverter *converter, const char *utf8,
 	mask_keys(shown, platform_key);
 	for (char *p = strchr(shown, CONTROL); p; p = strchr(p, CONTROL))
 		*p = ' ';
-	clip(converter, shown, max_len);
+	shown[clipped_len(converter->encoding, shown, max_len)] = '\0';
 	return shown;
 }
 
@@ -396,7 +397,7 @@ sendkit_text_to_show(const SendkitTextConverter *converter, const char *utf8,
 void
 sendkit_text_clip(char *copy, const char *text, size_t size)
 {
-	int			len = pg_mbcliplen(text, (int) strlen(text), (int) size - 1);
+	size_t		len = clipped_len(GetDatabaseEncoding(), text, size - 1);
 
 	memcpy(copy, text, len);
 	copy[len] = '\0';

@@ -465,15 +465,16 @@ for my $how (sort keys %interrupt)
 
 # --- a message too long to be told whole is not cut within a character ----------------------------
 
+for my $encoding ('UTF8', 'SQL_ASCII')
 {
-	my $utf8 = start_node($api, name => 'utf8', init => [ extra => ['--encoding=UTF8'] ]);
-	$utf8->safe_psql('postgres', $PREPARE
+	my $encoded = start_node($api, name => $encoding, init => [ extra => ["--encoding=$encoding"] ]);
+	$encoded->safe_psql('postgres', $PREPARE
 		  . "; SELECT sendkit_request_revocation('refused;body=long-unauthorized')");
-	my (undef, undef, $told) = $utf8->psql('postgres', $CALL);
-	like($told, qr/(?:\xc3\xa9){50}/, 'a long message is told');
+	my (undef, undef, $told) = $encoded->psql('postgres', $CALL);
+	like($told, qr/(?:\xc3\xa9){50}/, "$encoding: a long message is told");
 	my $decoded = $told;
 	ok(utf8::decode($decoded), '... in whole characters') || diag($told);
-	$utf8->stop;
+	$encoded->stop;
 }
 
 # --- every index has every row that it is of, somebody's included ---------------------------------
