@@ -18,7 +18,6 @@
 #include "catalog/indexing.h"
 #include "catalog/pg_db_role_setting.h"
 #include "catalog/pg_type.h"
-#include "compat.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "utils/array.h"
@@ -90,6 +89,20 @@ is_set_for_session(const char *setting)
 	return found;
 }
 
+/* Does a text begin with a setting, as options may be spelled? */
+static bool
+begins_with_setting(const char *text, const char *setting)
+{
+	for (; *setting != '\0'; text++, setting++)
+	{
+		char		c = *text == '-' ? '_' : pg_tolower((unsigned char) *text);
+
+		if (c != *setting)
+			return false;
+	}
+	return true;
+}
+
 /* Does the postmaster's command line name it?  Yes, if that cannot be told. */
 static bool
 is_on_command_line(const char *setting)
@@ -100,8 +113,10 @@ is_on_command_line(const char *setting)
 
 	if (file == NULL)
 		return true;
-	found = fgets(line, sizeof(line), file) == NULL || strstr(line, setting) != NULL;
+	found = fgets(line, sizeof(line), file) == NULL;
 	FreeFile(file);
+	for (const char *p = line; !found && *p != '\0'; p++)
+		found = begins_with_setting(p, setting);
 	return found;
 }
 

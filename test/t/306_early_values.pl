@@ -286,6 +286,25 @@ for my $option ('-c sendkit.base_url=x', '-c SENDKIT.Base_URL=x', '--Sendkit.bas
 	is_refused(session_with('ordinary', $option), 'base_url', "an option that hides it: $option");
 }
 
+# The server's command line is above the file, too, and a reload does not bring it back.
+$node->safe_psql('postgres', 'ALTER DATABASE postgres RESET sendkit.base_url');
+$node->stop;
+for my $option ('-c sendkit.base_url=', '--SENDKIT.base-url=')
+{
+	my $pg_ctl = $node->installed_command('pg_ctl');
+	my @control = ($pg_ctl, '-s', '-w', '-D', $node->data_dir, '-l', $node->logfile);
+	system(@control, '-o', $option . $api->url('https'), 'start') == 0 or die 'no server';
+	my $session = session_with('ordinary', '-c sendkit.base_url=x');
+	is_refused($session, 'base_url', "an option that hides the server's: $option");
+	is_taken(session_with('ordinary', ''), '... which counts without it');
+	configure($node, base_url => $api->url('http') . '/anew');
+	wait_until(sub { $session->value('SHOW sendkit.base_url') =~ /anew/ }, 'the reload is seen');
+	is_refused($session, 'base_url', '... after a reload');
+	system(@control, '-m', 'fast', 'stop') == 0 or die 'no end';
+}
+$node->start;
+$node->safe_psql('postgres', "ALTER DATABASE postgres SET sendkit.base_url = '" . $api->url('https') . q{'});
+
 # There is no stored key either, which may be for the same reason.
 ok(refused(session_with('ordinary', '-c sendkit.base_url=x')->query('CALL sendkit_process_revocations()'), 'base_url'),
 	'a delivery is refused for the option, and not for the lack of a key');
