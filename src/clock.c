@@ -41,11 +41,7 @@ sendkit_clock_now(void)
 int64
 sendkit_clock_coarse(void)
 {
-#ifdef CLOCK_MONOTONIC_COARSE
 	return read_clock(CLOCK_MONOTONIC_COARSE);
-#else
-	return read_clock(CLOCK_MONOTONIC);
-#endif
 }
 
 /* Milliseconds of CPU time that the process has used.  The same holds. */

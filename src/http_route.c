@@ -72,6 +72,13 @@ system_ca_folder(void)
 	return info->capath;
 }
 
+/* Where nothing is found: a file, if it is taken for a folder */
+static const char *
+no_folder(void)
+{
+	return sendkit_curl_restores_defaults() ? "/dev/null" : NULL;
+}
+
 /* --- making and comparing --- */
 
 /*
@@ -127,8 +134,7 @@ sendkit_route_init(SendkitRoute *route, const SendkitHttpEndpoint *endpoint)
 		route->base_path = copy_base_path(route->url);
 	route->base_url = strdup(endpoint->base_url);
 	route->ca_file = strdup(endpoint->ca_file);
-	if (endpoint->ca_file[0] == '\0')
-		route->ca_folder = system_ca_folder();
+	route->ca_folder = endpoint->ca_file[0] != '\0' ? no_folder() : system_ca_folder();
 	route->proxy = strdup(endpoint->proxy);
 	route->tls_to_proxy = pg_strncasecmp(endpoint->proxy, "https:", 6) == 0;
 	return route->base_path && route->base_url && route->ca_file && route->proxy;
@@ -207,11 +213,17 @@ set_url_options(const SendkitRoute *route, CURL *easy, SendkitCurlFault *fault)
 	return true;
 }
 
-/* Where nothing is found: a file, if it is taken for a folder */
 static const char *
-no_folder(void)
+trusted_file(const SendkitRoute *route)
 {
-	return sendkit_curl_restores_defaults() ? "/dev/null" : NULL;
+	return route->ca_file[0] != '\0' ? route->ca_file : NULL;
+}
+
+/* If not, libcurl's defaults stay. */
+static bool
+has_own_trust(const SendkitRoute *route)
+{
+	return trusted_file(route) || route->ca_folder;
 }
 
 static bool
@@ -221,14 +233,9 @@ set_tls_options(const SendkitRoute *route, CURL *easy, SendkitCurlFault *fault)
 	SETOPT(easy, CURLOPT_SSL_VERIFYPEER, 1L);
 	SETOPT(easy, CURLOPT_SSL_VERIFYHOST, 2L);
 	sendkit_curl_limit_ca_cache(easy, CA_CACHE_SECONDS);
-	if (route->ca_file[0] != '\0')
+	if (has_own_trust(route))
 	{
-		SETOPT(easy, CURLOPT_CAINFO, route->ca_file);
-		SETOPT(easy, CURLOPT_CAPATH, no_folder());
-	}
-	else if (route->ca_folder)
-	{
-		SETOPT(easy, CURLOPT_CAINFO, NULL);
+		SETOPT(easy, CURLOPT_CAINFO, trusted_file(route));
 		SETOPT(easy, CURLOPT_CAPATH, route->ca_folder);
 	}
 	return true;
@@ -241,21 +248,15 @@ set_tls_options(const SendkitRoute *route, CURL *easy, SendkitCurlFault *fault)
 static bool
 set_proxy_options(const SendkitRoute *route, CURL *easy, SendkitCurlFault *fault)
 {
-	/* even an empty one: the environment is not asked */
 	SETOPT(easy, CURLOPT_PROXY, route->plain ? "" : route->proxy);
 	if (route->plain || route->proxy[0] == '\0')
 		return true;
 	SETOPT(easy, CURLOPT_NOPROXY, "");
 	SETOPT(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
 	SETOPT(easy, CURLOPT_PROXY_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
-	if (route->ca_file[0] != '\0')
+	if (has_own_trust(route))
 	{
-		SETOPT(easy, CURLOPT_PROXY_CAINFO, route->ca_file);
-		SETOPT(easy, CURLOPT_PROXY_CAPATH, no_folder());
-	}
-	else if (route->ca_folder)
-	{
-		SETOPT(easy, CURLOPT_PROXY_CAINFO, NULL);
+		SETOPT(easy, CURLOPT_PROXY_CAINFO, trusted_file(route));
 		SETOPT(easy, CURLOPT_PROXY_CAPATH, route->ca_folder);
 	}
 	return true;

@@ -24,7 +24,7 @@ typedef struct SendkitRoute
 	char	   *base_path;		/* its path, without a slash at the end */
 	char	   *base_url;
 	char	   *ca_file;
-	const char *ca_folder;		/* libcurl's own string; NULL: not to be used */
+	const char *ca_folder;		/* lives for ever; NULL: not to be used */
 	char	   *proxy;
 	bool		tls_to_proxy;
 } SendkitRoute;
