@@ -89,13 +89,13 @@ is_set_for_session(const char *setting)
 	return found;
 }
 
-/* Does a text begin with a setting, as options may be spelled? */
+/* Does an option begin with a setting, in whatever spelling? */
 static bool
-begins_with_setting(const char *text, const char *setting)
+begins_with_setting(const char *option, const char *setting)
 {
-	for (; *setting != '\0'; text++, setting++)
+	for (; *setting != '\0'; option++, setting++)
 	{
-		char		c = *text == '-' ? '_' : pg_tolower((unsigned char) *text);
+		char		c = *option == '-' ? '_' : pg_tolower((unsigned char) *option);
 
 		if (c != *setting)
 			return false;
