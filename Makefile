@@ -17,6 +17,7 @@ OBJS = \
 	src/dispatch.o \
 	src/extension.o \
 	src/guc.o \
+	src/guc_guard.o \
 	src/hidden_value.o \
 	src/hiding.o \
 	src/home.o \

@@ -27,7 +27,7 @@
 
 #include "check.h"
 #include "extension.h"
-#include "guc.h"
+#include "guc_guard.h"
 #include "home.h"
 
 /* The columns of sendkit_check() */
@@ -76,7 +76,7 @@ check_settings(SendkitCheck *check, StringInfo detail)
 		"sendkit.worker_naptime", "sendkit.batch_size",
 	};
 
-	sendkit_guc_check();
+	sendkit_guard_check();
 	check->settings_hold = true;
 	for (size_t i = 0; i < lengthof(names); i++)
 		append_setting(detail, names[i]);

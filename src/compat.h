@@ -116,7 +116,6 @@ sendkit_find_setting(const char *name)
 		if (pg_strcasecmp(settings[i]->name, name) == 0)
 			return settings[i];
 	}
-	Assert(false);
 	return NULL;
 #endif
 }

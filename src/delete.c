@@ -46,6 +46,7 @@
 #include "dispatch.h"
 #include "extension.h"
 #include "guc.h"
+#include "guc_guard.h"
 #include "hiding.h"
 
 /* A call that waits reports its progress this often */
@@ -119,7 +120,7 @@ run_call(FunctionCallInfo fcinfo, Datum (*work) (Call *call))
 	call.title = NULL;
 	PG_TRY();
 	{
-		sendkit_guc_check();
+		sendkit_guard_check();
 		sendkit_text_init(&call.converter);
 		result = work(&call);
 	}

@@ -41,6 +41,7 @@
 #include "clock.h"
 #include "dispatch.h"
 #include "guc.h"
+#include "guc_guard.h"
 #include "http.h"
 
 /* The pause before the first retry, doubled for each further one */
@@ -585,7 +586,7 @@ sendkit_dispatcher_set_key(SendkitDispatcher *dispatcher, const char *platform_k
 /*
  * Returns a dispatcher of the current settings, in the current memory context,
  * where the verdicts' texts will be, too.  The converter must live as long.
- * Raises what sendkit_guc_check(), sendkit_http_check_not_busy() and
+ * Raises what sendkit_guard_check(), sendkit_http_check_not_busy() and
  * sendkit_http_begin() raise, and 54001 when the stack is nearly used up.  There
  * is one at a time; it must be ended by sendkit_dispatcher_end(), also after an
  * error.
@@ -598,7 +599,7 @@ sendkit_dispatcher_begin(const SendkitTextConverter *converter,
 	SendkitDispatcher *dispatcher = palloc0(sizeof(SendkitDispatcher));
 	SendkitHttpEndpoint endpoint;
 
-	sendkit_guc_check();
+	sendkit_guard_check();
 	check_room_on_stack();
 	sendkit_http_check_not_busy();
 	dispatcher->converter = converter;

@@ -8,21 +8,8 @@
  * read in pg_db_role_setting); how long a caller is willing to wait is the
  * caller's.  The check hooks say why a value is refused.
  *
- * Until the library is loaded, PostgreSQL keeps whatever value it is given for
- * a setting of ours, by whomever: a placeholder.  When it turns out that the
- * value is not acceptable, or was given by a role that may not set it,
- * PostgreSQL falls back on the value beneath.  There are two cases, told apart
- * by where values came from, since a value may well equal a default:
- *
- * - The session's first value was refused, as that of PGOPTIONS.  It had taken
- *   the place of the one in postgresql.conf, which this session cannot know any
- *   more: the built-in default stands in for it.  Calls are refused for as long
- *   as it does.  A superuser's SET ends that, and so does a reload, which brings
- *   the file's value, if there is none of a higher rank (hidden_value.c).
- * - A value that was SET was refused.  The administrator's is known and in force,
- *   but it is not what was asked for: a test server may have been meant.  Calls
- *   are refused until that SET would have ended, had it been taken, or the
- *   setting is set anew.
+ * Until the library is loaded, a setting may have been given a value by anybody:
+ * guc_guard.c looks at what became of it.
  *
  * There is on purpose no setting that holds a key, since pg_db_role_setting can
  * be read by everyone, and none that turns the verification of certificates
@@ -36,10 +23,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "access/xact.h"
-#include "compat.h"
+#include "utils/guc.h"
+
 #include "guc.h"
-#include "hidden_value.h"
+#include "guc_guard.h"
 #include "url.h"
 
 /* "Never endless": the longest time that a timeout can be set to */
@@ -163,73 +150,17 @@ check_platform_key_file(char **newval, void **extra pg_attribute_unused(),
 	return true;
 }
 
-/* --- values that were given before the library was loaded, and not taken --- */
-
-/* Until when a value that was SET would have been in force */
-typedef enum Refusal
-{
-	NOT_REFUSED,
-	REFUSED_IN_TRANSACTION,
-	REFUSED_UNLESS_ABORTED,
-	REFUSED_IN_SESSION,
-} Refusal;
-
-typedef struct GuardedSetting
-{
-	const char *name;
-	bool		first_was_refused;	/* another may stand in for what it hides */
-	GucSource	first_source;	/* of the refused one */
-	Refusal		refusal;		/* of a value that was SET */
-	int			nest_level;		/* ... in a transaction, at this level */
-} GuardedSetting;
-
-enum
-{
-	BASE_URL,
-	CA_FILE,
-	PROXY,
-	PLATFORM_KEY_FILE,
-	WORKER_ROLE,
-	GUARDED
-};
-
-static GuardedSetting guarded[GUARDED] = {
-	{.name = "sendkit.base_url"},
-	{.name = "sendkit.ca_file"},
-	{.name = "sendkit.proxy"},
-	{.name = "sendkit.platform_key_file"},
-	{.name = "sendkit.worker_role"},
-};
-
-/* Whoever sets it anew knows what is in force now. */
+/* RESET is a correction as well, though it brings back what is in force already. */
 static void
-assign_base_url(const char *newval pg_attribute_unused(), void *extra pg_attribute_unused())
+assign_base_url(const char *newval, void *extra pg_attribute_unused())
 {
-	guarded[BASE_URL].refusal = NOT_REFUSED;
+	sendkit_guard_note_assignment("sendkit.base_url", newval);
 }
 
 static void
-assign_ca_file(const char *newval pg_attribute_unused(), void *extra pg_attribute_unused())
+assign_ca_file(const char *newval, void *extra pg_attribute_unused())
 {
-	guarded[CA_FILE].refusal = NOT_REFUSED;
-}
-
-static void
-assign_proxy(const char *newval pg_attribute_unused(), void *extra pg_attribute_unused())
-{
-	guarded[PROXY].refusal = NOT_REFUSED;
-}
-
-static void
-assign_platform_key_file(const char *newval pg_attribute_unused(), void *extra pg_attribute_unused())
-{
-	guarded[PLATFORM_KEY_FILE].refusal = NOT_REFUSED;
-}
-
-static void
-assign_worker_role(const char *newval pg_attribute_unused(), void *extra pg_attribute_unused())
-{
-	guarded[WORKER_ROLE].refusal = NOT_REFUSED;
+	sendkit_guard_note_assignment("sendkit.ca_file", newval);
 }
 
 /* --- what there is --- */
@@ -263,7 +194,7 @@ define_endpoint_settings(void)
 							   "",
 							   PGC_SIGHUP,
 							   GUC_SUPERUSER_ONLY | GUC_NO_SHOW_ALL,
-							   check_proxy, assign_proxy, show_proxy);
+							   check_proxy, NULL, show_proxy);
 }
 
 static void
@@ -276,7 +207,7 @@ define_credential_settings(void)
 							   "",
 							   PGC_SIGHUP,
 							   GUC_SUPERUSER_ONLY,
-							   check_platform_key_file, assign_platform_key_file, NULL);
+							   check_platform_key_file, NULL, NULL);
 }
 
 static void
@@ -351,124 +282,12 @@ define_worker_role(void)
 							   "",
 							   PGC_SIGHUP,
 							   0,
-							   NULL, assign_worker_role, NULL);
+							   NULL, NULL, NULL);
 }
 
-/* --- the guard --- */
-
-/* A placeholder as it was before the setting was defined */
-typedef struct Placeholder
-{
-	char	   *value;			/* NULL: there was none */
-	GucSource	source;
-	GucSource	first_source;	/* of the value that RESET leads to */
-	GucContext	context;		/* of who gave the value, and as which role */
-	Oid			role;
-	Refusal		lifetime;		/* if it is refused */
-	int			nest_level;
-} Placeholder;
-
-static void
-note_placeholder(const char *name, Placeholder *placeholder)
-{
-	const struct config_generic *option = sendkit_find_setting(name);
-	const char *value = option ? GetConfigOption(name, true, false) : NULL;
-
-	memset(placeholder, 0, sizeof(*placeholder));
-	if (value == NULL)
-		return;
-	placeholder->value = pstrdup(value);
-	placeholder->source = option->source;
-	placeholder->first_source = option->reset_source;
-	placeholder->context = option->scontext;
-	placeholder->role = option->srole;
-	placeholder->lifetime = REFUSED_IN_SESSION;
-	if (option->stack)
-	{
-		placeholder->nest_level = option->stack->nest_level;
-		placeholder->lifetime = option->stack->state == GUC_SET ?
-			REFUSED_UNLESS_ABORTED : REFUSED_IN_TRANSACTION;
-	}
-}
-
-static bool
-was_set(const Placeholder *placeholder)
-{
-	return placeholder->source != placeholder->first_source ||
-		placeholder->lifetime != REFUSED_IN_SESSION;
-}
-
-static bool
-first_was_refused(const char *name, const Placeholder *placeholder)
-{
-	return placeholder->value &&
-		sendkit_find_setting(name)->reset_source != placeholder->first_source;
-}
-
-/* Tells from a setting as it is now what was not taken of its placeholder. */
-static void
-note_refusals(GuardedSetting *setting, const Placeholder *placeholder)
-{
-	const struct config_generic *option = sendkit_find_setting(setting->name);
-
-	if (placeholder->value == NULL)
-		return;
-	setting->first_was_refused = first_was_refused(setting->name, placeholder);
-	setting->first_source = placeholder->first_source;
-	if (was_set(placeholder) &&
-		(option->source != placeholder->source ||
-		 option->scontext != placeholder->context ||
-		 option->srole != placeholder->role ||
-		 strcmp(GetConfigOption(setting->name, false, false), placeholder->value) != 0))
-	{
-		setting->refusal = placeholder->lifetime;
-		setting->nest_level = placeholder->nest_level;
-	}
-}
-
-/* A transaction ends, and with it what was SET in it, or its being undecided. */
-static void
-end_transaction(XactEvent event, void *arg pg_attribute_unused())
-{
-	bool		aborted = (event == XACT_EVENT_ABORT);
-
-	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_PREPARE && !aborted)
-		return;
-	for (int i = 0; i < GUARDED; i++)
-	{
-		GuardedSetting *setting = &guarded[i];
-
-		if (setting->refusal == REFUSED_UNLESS_ABORTED && !aborted)
-			setting->refusal = REFUSED_IN_SESSION;
-		else if (setting->refusal != REFUSED_IN_SESSION)
-			setting->refusal = NOT_REFUSED;
-	}
-}
-
-static void
-end_subtransaction(SubXactEvent event, SubTransactionId self pg_attribute_unused(),
-				   SubTransactionId parent pg_attribute_unused(),
-				   void *arg pg_attribute_unused())
-{
-	if (event != SUBXACT_EVENT_ABORT_SUB)
-		return;
-	for (int i = 0; i < GUARDED; i++)
-	{
-		GuardedSetting *setting = &guarded[i];
-
-		if (setting->refusal != REFUSED_IN_SESSION &&
-			setting->nest_level >= GetCurrentTransactionNestLevel())
-			setting->refusal = NOT_REFUSED;
-	}
-}
-
-/* Where nobody knows whether the administrator has switched it off, it is off. */
 static void
 define_auto_deliver(void)
 {
-	Placeholder placeholder;
-
-	note_placeholder("sendkit.auto_deliver", &placeholder);
 	DefineCustomBoolVariable("sendkit.auto_deliver",
 							 "Delivers revocations by background workers.",
 							 "Off means that only a call of sendkit_process_revocations() delivers them.",
@@ -477,104 +296,25 @@ define_auto_deliver(void)
 							 PGC_SUSET,
 							 0,
 							 NULL, NULL, NULL);
-	if (first_was_refused("sendkit.auto_deliver", &placeholder))
-		sendkit_auto_deliver = false;
 }
 
-static void
-define_guarded_settings(void)
-{
-	Placeholder placeholders[GUARDED];
-	bool		undecided = false;
-
-	for (int i = 0; i < GUARDED; i++)
-		note_placeholder(guarded[i].name, &placeholders[i]);
-
-	define_endpoint_settings();
-	define_credential_settings();
-	define_worker_role();
-
-	for (int i = 0; i < GUARDED; i++)
-	{
-		note_refusals(&guarded[i], &placeholders[i]);
-		undecided |= guarded[i].nest_level > 0;
-	}
-	if (undecided)
-	{
-		RegisterXactCallback(end_transaction, NULL);
-		RegisterSubXactCallback(end_subtransaction, NULL);
-	}
-}
-
-static void
-report_refusal(const char *name, const char *detail, const char *hint)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("the value given for \"%s\" was refused when sendkit was loaded", name),
-			 errdetail("%s Nothing was sent to the SendKit API.", detail),
-			 errhint("%s With sendkit in shared_preload_libraries, it is refused at once.", hint)));
-}
-
-/*
- * Is the value to which RESET leads known by now?  A reload brings the file's, which
- * is not it if there is one for the role, the database or the server.
- */
-static bool
-first_is_known(const GuardedSetting *setting)
-{
-	if (sendkit_find_setting(setting->name)->reset_source == PGC_S_DEFAULT)
-		return false;
-	return setting->first_source <= PGC_S_FILE ||
-		!sendkit_may_have_hidden_value(setting->name);
-}
-
-/* Does another value stand in for one that nobody knows? */
-static bool
-another_stands_in(GuardedSetting *setting)
-{
-	const struct config_generic *option;
-
-	if (!setting->first_was_refused)
-		return false;
-	option = sendkit_find_setting(setting->name);
-	/* somebody who may has SET it */
-	if (option->source != option->reset_source)
-		return false;
-	setting->first_was_refused = !first_is_known(setting);
-	return setting->first_was_refused;
-}
-
-/*
- * Raises 22023 if a setting that decides where keys come from or go to was
- * given a value that could not be taken, and another one stands in for it; and
- * 25000 in a parallel operation: a worker gets the leader's values without the
- * knowledge of what was refused.
- */
-void
-sendkit_guc_check(void)
-{
-	PreventCommandIfParallelMode("a call of the SendKit API");
-	for (int i = 0; i < GUARDED; i++)
-	{
-		if (another_stands_in(&guarded[i]))
-			report_refusal(guarded[i].name,
-						   "It hides the value in postgresql.conf, or of the role or the database, if there is one, and another stands in for it.",
-						   "Correct it where it was given: in postgresql.conf, by a reload, or in the connection's, role's or database's options, by connecting anew.");
-		if (guarded[i].refusal != NOT_REFUSED)
-			report_refusal(guarded[i].name,
-						   "The value in force is another than was asked for.",
-						   "RESET or SET it if you may, roll the transaction back that has set it, or connect anew.");
-	}
-}
+/* --- all of them --- */
 
 /* Defines the settings and reserves their prefix.  Called once, by _PG_init(). */
 void
 sendkit_guc_init(void)
 {
-	define_guarded_settings();
+	sendkit_guard_note_given();
+	define_endpoint_settings();
+	define_credential_settings();
+	define_worker_role();
 	define_auto_deliver();
 	define_patience_settings();
 	define_queue_settings();
+	sendkit_guard_note_refused();
+
+	/* where nobody knows whether the administrator has switched it off, it is off */
+	if (sendkit_guard_first_was_refused("sendkit.auto_deliver"))
+		sendkit_auto_deliver = false;
 	MarkGUCPrefixReserved("sendkit");
 }

@@ -22,7 +22,6 @@ extern bool sendkit_auto_deliver;
 extern char *sendkit_worker_role;	/* empty: the queue's owner */
 extern int	sendkit_worker_naptime;
 
-extern void sendkit_guc_check(void);
 extern void sendkit_guc_init(void);
 
 #endif							/* SENDKIT_GUC_H */

@@ -29,6 +29,7 @@
 #include "api.h"
 #include "clock.h"
 #include "guc.h"
+#include "guc_guard.h"
 #include "queue_books.h"
 
 /* An answer is settled after this time at the latest */
@@ -262,7 +263,7 @@ sendkit_deliver(Oid extension, const SendkitDeliverer *deliverer, SendkitDeliver
 	PG_TRY();
 	{
 		/* a key that is missing may be missing because of a setting */
-		sendkit_guc_check();
+		sendkit_guard_check();
 		sendkit_text_init(&run.converter);
 		sendkit_credential_find(&run.credential, extension, GetUserId());
 		run.dispatcher = sendkit_dispatcher_begin(&run.converter, run.credential.key,

@@ -195,6 +195,27 @@ is_refused($session, 'base_url', 'SET of a bad value');
 $session->query("SET sendkit.base_url = '$good'");
 is_taken($session, '... after SET of a good one');
 
+# What is right for a while is right for that while.
+$session = session_with('', '');
+$session->query("SET sendkit.base_url = '$bad'");
+is_refused($session, 'base_url', 'SET of a bad value');
+for my $set ('SET', 'SET LOCAL')
+{
+	$session->query("BEGIN; $set sendkit.base_url = '$good'");
+	is_taken($session, "... after $set of a good one");
+	$session->query('ROLLBACK');
+	is_refused($session, 'base_url', '... after ROLLBACK');
+}
+$session->query("BEGIN; SET LOCAL sendkit.base_url = '$good'; COMMIT");
+is_refused($session, 'base_url', '... after the end of SET LOCAL');
+$node->safe_psql('postgres', "CREATE FUNCTION beneath() RETURNS bool LANGUAGE sql SET sendkit.base_url = '$good'"
+	  . q{ AS $$SELECT success FROM sendkit_delete_api_key('ws')$$});
+$api->control('POST', '/keys', { restore => ['ws'] });
+is($session->value('SELECT beneath()'), 't', '... in a function that sets a good one: the call is made');
+is_refused($session, 'base_url', '... after it');
+$session->query("SET sendkit.base_url = '$good'");
+is_taken($session, '... after SET of a good one that lasts');
+
 # By default and value the same, but by whom?
 $session = session_with('ordinary', '');
 $session->query("SET sendkit.base_url = '" . $api->url('https') . q{'});
@@ -232,6 +253,40 @@ is_refused($session, 'base_url', 'SET behind a savepoint');
 $session->query('ROLLBACK TO s');
 is_taken($session, '... after ROLLBACK TO it');
 $session->query('ROLLBACK');
+
+# What was SET lasts as long as a SET does: behind RELEASE, and beneath another.
+$session = session_with('', '');
+$session->query("BEGIN; SAVEPOINT a; SET sendkit.base_url = '$bad'; LOAD 'sendkit'; RELEASE a; SAVEPOINT b");
+is_refused($session, 'base_url', 'SET behind a savepoint that was released');
+$session->query('ROLLBACK TO b');
+is_refused($session, 'base_url', '... after ROLLBACK TO another');
+$session->query('ROLLBACK');
+is_taken($session, '... after ROLLBACK');
+
+# A function's own settings have levels of their own, which are no savepoints.
+$node->safe_psql('postgres', "CREATE FUNCTION sets() RETURNS void LANGUAGE plpgsql SET work_mem = '1MB' AS "
+	  . "\$\$ BEGIN PERFORM set_config('sendkit.base_url', '$bad', false); LOAD 'sendkit'; END \$\$");
+$session = session_with('', '');
+$session->query('BEGIN; SELECT sets(); SAVEPOINT s');
+is_refused($session, 'base_url', 'SET within a function that has settings');
+$session->query('ROLLBACK TO s');
+is_refused($session, 'base_url', '... after ROLLBACK TO a savepoint behind it');
+$session->query('ROLLBACK');
+is_taken($session, '... after ROLLBACK');
+
+for my $sets (
+	[ "SET sendkit.base_url = '$bad'", "SET LOCAL sendkit.base_url = '$bad/local'" ],
+	[ "SET sendkit.base_url = '$bad'", "SAVEPOINT s; SET LOCAL sendkit.base_url = '$bad/local'" ],
+	[ "SET ROLE ordinary; SET sendkit.base_url = '$good'; RESET ROLE", "SET LOCAL sendkit.base_url = '$good'" ])
+{
+	my ($set, $above) = @$sets;
+	for my $begun ("$set; BEGIN; $above", "BEGIN; $set; $above")
+	{
+		$session = session_with('', '');
+		$session->query("$begun; LOAD 'sendkit'; COMMIT");
+		is_refused($session, 'base_url', "after the end of $begun");
+	}
+}
 
 $node->safe_psql('postgres', "CREATE FUNCTION under(call text) RETURNS text LANGUAGE plpgsql SET sendkit.base_url = '$bad' AS "
 	  . q{$$ DECLARE r text; BEGIN EXECUTE call INTO r; RETURN r; END $$});
