@@ -75,6 +75,7 @@ enum
 typedef struct Call
 {
 	FunctionCallInfo fcinfo;
+	Datum		(*work) (struct Call *call);
 	SendkitTextConverter converter;
 	SendkitCredential credential;
 	SendkitDispatcher *volatile dispatcher; /* NULL: none to be ended */
@@ -97,6 +98,38 @@ PG_FUNCTION_INFO_V1(sendkit_delete_api_keys);
 
 /* --- around every call --- */
 
+static void
+end_call(Call *call)
+{
+	if (call->dispatcher)
+		sendkit_dispatcher_end(call->dispatcher);
+	sendkit_credential_wipe(&call->credential);
+	if (call->title)
+		set_ps_display(call->title);
+}
+
+static Datum
+do_work(void *arg)
+{
+	Call	   *call = (Call *) arg;
+	Datum		result;
+
+	PG_TRY();
+	{
+		sendkit_guard_check();
+		sendkit_text_init(&call->converter);
+		result = call->work(call);
+	}
+	PG_CATCH();
+	{
+		end_call(call);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	end_call(call);
+	return result;
+}
+
 /*
  * Runs the work of a call: in a memory context of its own, which the caller's
  * takes along, with no error letting the statement into the log, and the key
@@ -105,37 +138,19 @@ PG_FUNCTION_INFO_V1(sendkit_delete_api_keys);
 static Datum
 run_call(FunctionCallInfo fcinfo, Datum (*work) (Call *call))
 {
-	ErrorContextCallback hiding;
-	MemoryContext old;
 	Call		call;
-	volatile Datum result = (Datum) 0;
-
-	sendkit_hide_statement(&hiding);
+	MemoryContext old;
+	Datum		result;
 
 	old = MemoryContextSwitchTo(AllocSetContextCreate(CurrentMemoryContext,
 													  "sendkit call",
 													  ALLOCSET_DEFAULT_SIZES));
 	call.fcinfo = fcinfo;
+	call.work = work;
 	call.dispatcher = NULL;
 	call.title = NULL;
-	PG_TRY();
-	{
-		sendkit_guard_check();
-		sendkit_text_init(&call.converter);
-		result = work(&call);
-	}
-	PG_FINALLY();
-	{
-		if (call.dispatcher)
-			sendkit_dispatcher_end(call.dispatcher);
-		sendkit_credential_wipe(&call.credential);
-		if (call.title)
-			set_ps_display(call.title);
-	}
-	PG_END_TRY();
-
+	result = sendkit_run_hidden(do_work, &call);
 	MemoryContextSwitchTo(old);
-	sendkit_show_statement(&hiding);
 	return result;
 }
 

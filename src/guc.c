@@ -313,7 +313,7 @@ sendkit_guc_init(void)
 	define_queue_settings();
 	sendkit_guard_note_refused();
 
-	/* where nobody knows whether the administrator has switched it off, it is off */
+	/* where nobody knows whether it was switched off, it is off */
 	if (sendkit_guard_first_was_refused("sendkit.auto_deliver"))
 		sendkit_auto_deliver = false;
 	MarkGUCPrefixReserved("sendkit");

@@ -54,18 +54,16 @@ typedef struct Given
 typedef struct Guarded
 {
 	const char *name;
-	bool		harmless;		/* no call is refused for it */
+	const struct config_generic *option;	/* once it is defined */
+	List	   *given;			/* the values of a placeholder, until then */
+	List	   *taken;			/* what became of those */
 
-	/* while the settings are defined: what there is of a placeholder */
-	bool		has_placeholder;
-	List	   *given;
+	GucSource	first_source;	/* of the first value, as it was given */
+	Lifetime	refused;		/* the longest of the values that were SET */
+	int			nest_level;		/* ... in a transaction, here or further in */
 
 	bool		first_was_refused;	/* another may stand in for what it hides */
-	GucSource	first_source;	/* of the refused one */
-
-	Lifetime	refused;		/* the longest of the values that were SET */
-	int			nest_level;		/* ... in a transaction, at this level or further in */
-	List	   *taken;			/* what there was instead of those */
+	bool		harmless;		/* no call is refused for it */
 } Guarded;
 
 static Guarded guarded[] = {
@@ -140,7 +138,6 @@ sendkit_guard_note_given(void)
 		Guarded    *setting = &guarded[i];
 		const struct config_generic *option = sendkit_find_setting(setting->name);
 
-		setting->has_placeholder = (option != NULL);
 		if (option)
 		{
 			setting->given = given_values(option);
@@ -182,13 +179,13 @@ has_value_of(const List *values, GucContext context, Oid role, const char *value
 }
 
 static void
-note_refused_sets(Guarded *setting, const struct config_generic *option)
+note_refused_sets(Guarded *setting)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 	int			guc_level = INT_MAX;
 	ListCell   *cell;
 
-	setting->taken = given_values(option);
+	setting->taken = given_values(setting->option);
 	MemoryContextSwitchTo(old);
 
 	foreach(cell, setting->given)
@@ -253,13 +250,13 @@ sendkit_guard_note_refused(void)
 	for (int i = 0; i < GUARDED; i++)
 	{
 		Guarded    *setting = &guarded[i];
-		const struct config_generic *option = sendkit_find_setting(setting->name);
 
-		if (!setting->has_placeholder)
+		setting->option = sendkit_find_setting(setting->name);
+		if (setting->given == NIL || setting->option == NULL)
 			continue;
-		setting->first_was_refused = (option->reset_source != setting->first_source);
+		setting->first_was_refused = (setting->option->reset_source != setting->first_source);
 		if (!setting->harmless)
-			note_refused_sets(setting, option);
+			note_refused_sets(setting);
 		setting->given = NIL;
 		undecided |= setting->refused == IN_TRANSACTION || setting->refused == UNLESS_ABORTED;
 	}
@@ -299,12 +296,12 @@ void
 sendkit_guard_note_assignment(const char *name, const char *value)
 {
 	Guarded    *setting = find_guarded(name);
-	const struct config_generic *option;
+	const GucStack *entry;
 
 	if (setting->refused == NOT_SET || !IsTransactionState())
 		return;
-	option = sendkit_find_setting(name);
-	if (option->stack && option->stack->state == GUC_SET &&
+	entry = setting->option->stack;
+	if (entry && entry->state == GUC_SET &&
 		strcmp(value, GetConfigOptionResetString(name)) == 0)
 		setting->refused = NOT_SET;
 }
@@ -324,9 +321,9 @@ report_refusal(const char *name, const char *detail, const char *hint)
  * is not it if there is one for the role, the database or the server.
  */
 static bool
-first_is_known(const Guarded *setting, const struct config_generic *option)
+first_is_known(const Guarded *setting)
 {
-	if (option->reset_source == PGC_S_DEFAULT)
+	if (setting->option->reset_source == PGC_S_DEFAULT)
 		return false;
 	return setting->first_source <= PGC_S_FILE ||
 		!sendkit_may_have_hidden_value(setting->name);
@@ -334,35 +331,33 @@ first_is_known(const Guarded *setting, const struct config_generic *option)
 
 /* Does another value stand in for one that nobody knows? */
 static bool
-another_stands_in(Guarded *setting, const struct config_generic *option)
+another_stands_in(Guarded *setting)
 {
 	if (!setting->first_was_refused)
 		return false;
 	/* somebody who may has SET it */
-	if (option->source != option->reset_source)
+	if (setting->option->source != setting->option->reset_source)
 		return false;
-	setting->first_was_refused = !first_is_known(setting, option);
+	setting->first_was_refused = !first_is_known(setting);
 	return setting->first_was_refused;
 }
 
 /* Is a value in force that was there already, instead of the one that was SET? */
 static bool
-set_is_missing(const Guarded *setting, const struct config_generic *option)
+set_is_missing(const Guarded *setting)
 {
 	return setting->refused != NOT_SET &&
-		has_value_of(setting->taken, option->scontext, option->srole, NULL);
+		has_value_of(setting->taken, setting->option->scontext, setting->option->srole, NULL);
 }
 
 static void
 check_setting(Guarded *setting)
 {
-	const struct config_generic *option = sendkit_find_setting(setting->name);
-
-	if (another_stands_in(setting, option))
+	if (another_stands_in(setting))
 		report_refusal(setting->name,
 					   "It hides the value in postgresql.conf, or of the role or the database, if there is one, and another stands in for it.",
 					   "Correct it where it was given: in postgresql.conf, by a reload, or in the connection's, role's or database's options, by connecting anew.");
-	if (set_is_missing(setting, option))
+	if (set_is_missing(setting))
 		report_refusal(setting->name,
 					   "The value in force is another than was asked for.",
 					   "RESET or SET it if you may, roll the transaction back that has set it, or connect anew.");

@@ -8,7 +8,7 @@
 #ifndef SENDKIT_HIDING_H
 #define SENDKIT_HIDING_H
 
-extern void sendkit_hide_statement(ErrorContextCallback *hiding);
-extern void sendkit_show_statement(const ErrorContextCallback *hiding);
+extern void sendkit_forget_statement(void);
+extern Datum sendkit_run_hidden(Datum (*work) (void *arg), void *arg);
 
 #endif							/* SENDKIT_HIDING_H */

@@ -42,6 +42,7 @@
 
 #include "api.h"
 #include "extension.h"
+#include "hiding.h"
 #include "queue_table.h"
 #include "worker.h"
 #include "workspace.h"
@@ -90,12 +91,14 @@ check_id(const SendkitTextConverter *converter, text *id)
 	const char *fault = sendkit_api_id_fault(converter, VARDATA_ANY(id),
 											 VARSIZE_ANY_EXHDR(id));
 
-	if (fault)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid workspace_id"),
-				 errdetail("%s", fault),
-				 errhidestmt(true), errhidecontext(true)));
+	if (fault == NULL)
+		return;
+	sendkit_forget_statement();
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid workspace_id"),
+			 errdetail("%s", fault),
+			 errhidestmt(true), errhidecontext(true)));
 }
 
 /* --- by request --- */

@@ -387,13 +387,12 @@ key_argument(FunctionCallInfo fcinfo, char key[SENDKIT_MAX_KEY_LENGTH + 1])
 		explicit_bzero(argument, VARSIZE_ANY(argument));
 }
 
-Datum
-sendkit_store_platform_key(PG_FUNCTION_ARGS)
+static Datum
+store(void *arg)
 {
-	ErrorContextCallback hiding;
+	FunctionCallInfo fcinfo = (FunctionCallInfo) arg;
 	char		key[SENDKIT_MAX_KEY_LENGTH + 1];
 
-	sendkit_hide_statement(&hiding);
 	PreventCommandIfReadOnly("sendkit_store_platform_key()");
 	PG_TRY();
 	{
@@ -411,18 +410,21 @@ sendkit_store_platform_key(PG_FUNCTION_ARGS)
 		explicit_bzero(key, sizeof(key));
 	}
 	PG_END_TRY();
-	sendkit_show_statement(&hiding);
 	PG_RETURN_VOID();
 }
 
 Datum
-sendkit_forget_platform_key(PG_FUNCTION_ARGS)
+sendkit_store_platform_key(PG_FUNCTION_ARGS)
 {
-	DropUserMappingStmt *statement = makeNode(DropUserMappingStmt);
-	ErrorContextCallback hiding;
+	return sendkit_run_hidden(store, fcinfo);
+}
 
-	/* somebody may have given the key that is to be forgotten */
-	sendkit_hide_statement(&hiding);
+static Datum
+forget(void *arg)
+{
+	FunctionCallInfo fcinfo = (FunctionCallInfo) arg;
+	DropUserMappingStmt *statement = makeNode(DropUserMappingStmt);
+
 	PreventCommandIfReadOnly("sendkit_forget_platform_key()");
 	statement->user = role_argument(fcinfo);
 	(void) lock_server(false);
@@ -430,8 +432,14 @@ sendkit_forget_platform_key(PG_FUNCTION_ARGS)
 	(void) RemoveUserMapping(statement);
 	forget_statistics();
 	CommandCounterIncrement();
-	sendkit_show_statement(&hiding);
 	PG_RETURN_VOID();
+}
+
+/* Somebody may give the key that is to be forgotten. */
+Datum
+sendkit_forget_platform_key(PG_FUNCTION_ARGS)
+{
+	return sendkit_run_hidden(forget, fcinfo);
 }
 
 /* --- the validator of sendkit_fdw --- */
@@ -463,15 +471,14 @@ validate_key(const char *key)
 				 errdetail("Platform keys begin with \"sk_user_\".")));
 }
 
-Datum
-sendkit_fdw_validator(PG_FUNCTION_ARGS)
+static Datum
+validate(void *arg)
 {
+	FunctionCallInfo fcinfo = (FunctionCallInfo) arg;
 	List	   *options = untransformRelOptions(PG_GETARG_DATUM(0));
 	Oid			catalog = PG_GETARG_OID(1);
-	ErrorContextCallback hiding;
 	ListCell   *cell;
 
-	sendkit_hide_statement(&hiding);
 	foreach(cell, options)
 	{
 		DefElem    *option = (DefElem *) lfirst(cell);
@@ -483,6 +490,11 @@ sendkit_fdw_validator(PG_FUNCTION_ARGS)
 		validate_key(value);
 		explicit_bzero(value, strlen(value));
 	}
-	sendkit_show_statement(&hiding);
 	PG_RETURN_VOID();
+}
+
+Datum
+sendkit_fdw_validator(PG_FUNCTION_ARGS)
+{
+	return sendkit_run_hidden(validate, fcinfo);
 }

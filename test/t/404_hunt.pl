@@ -109,7 +109,7 @@ CREATE ROLE anyone LOGIN;
 CREATE ROLE clerk LOGIN;
 CREATE ROLE nosy LOGIN;
 CREATE ROLE reader LOGIN IN ROLE pg_read_all_data;
-CREATE DATABASE app OWNER owner;
+CREATE DATABASE app OWNER owner ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0;
 SQL
 $node->safe_psql('app', <<"SQL");
 CREATE EXTENSION sendkit;
@@ -554,6 +554,20 @@ my $log_of_stored = slurp_file($node->logfile);
 		ok_shows($result->{stderr}, '', '... without saying it');
 		$again->quit;
 	}
+
+	# PostgreSQL raises an error of its own where the client cannot be told of ours: here
+	# the context has a name that is not of its encoding.
+	my $abroad = SendkitTest::Session->new($node, dbname => 'app');
+	$abroad->value($quiet);
+	$abroad->query(q{CREATE FUNCTION U&"\0436"(call text) RETURNS void LANGUAGE plpgsql AS 'BEGIN EXECUTE call; END'});
+	$abroad->query('SET client_encoding = LATIN1');
+	foreach my $call ("SELECT sendkit_delete_api_key('', $args)", "SELECT sendkit_request_revocation($args)",
+		"SELECT sendkit_store_platform_key('missing', $args)", "SELECT sendkit_forget_platform_key($args)")
+	{
+		my $result = $abroad->query("SELECT U&\"\\0436\"(\$call\$$call\$call\$) AS told");
+		is($result->{sqlstate}, '22P05', "cannot be told: $call") || diag($result->{stderr});
+	}
+	$abroad->quit;
 
 	# ... and in the queue, where somebody has entered it by hand
 	my $hand = SendkitTest::Session->new($node, dbname => 'app');
