@@ -3,6 +3,9 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION sendkit" to load this file. \quit
 
+-- The name of the schema is put in where it says so, before anything runs. Making a
+-- relation locks that schema: so it comes first, here and in every update, lest the
+-- schema be renamed meanwhile and the rest go into another one of that name.
 CREATE TYPE @extschema@.sendkit_result AS (
 	success boolean,
 	message text
