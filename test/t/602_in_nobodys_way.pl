@@ -127,6 +127,8 @@ $sql->value("SELECT sendkit_request_revocation('$_')") for @ids;
 for my $id (@ids) { wait_until(sub { @{ $api->requests(id => $id) } }, 'it is sent') }
 wait_until(sub { $sql->value("SELECT count(*) FROM sendkit_revocation WHERE state = 'done'") == 1 },
 	'it is settled without the standby');
+wait_until(sub { $sql->value("SELECT count(*) FROM sendkit_revocation WHERE state = 'pending'") == 1 },
+	'so is the failure: only one is under way');
 $sql->quit;
 my $took = stop_takes('fast');
 note(sprintf 'fast shutdown: %.2f s', $took);
