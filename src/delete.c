@@ -108,12 +108,17 @@ end_call(Call *call)
 		set_ps_display(call->title);
 }
 
+/* In a memory context of its own, which the caller's takes along */
 static Datum
 do_work(void *arg)
 {
 	Call	   *call = (Call *) arg;
+	MemoryContext old;
 	Datum		result;
 
+	old = MemoryContextSwitchTo(AllocSetContextCreate(CurrentMemoryContext,
+													  "sendkit call",
+													  ALLOCSET_DEFAULT_SIZES));
 	PG_TRY();
 	{
 		sendkit_guard_check();
@@ -127,31 +132,24 @@ do_work(void *arg)
 	}
 	PG_END_TRY();
 	end_call(call);
+	MemoryContextSwitchTo(old);
 	return result;
 }
 
 /*
- * Runs the work of a call: in a memory context of its own, which the caller's
- * takes along, with no error letting the statement into the log, and the key
- * wiped in the end.
+ * Runs the work of a call, with no error letting the statement into the log, and
+ * the key wiped in the end.
  */
 static Datum
 run_call(FunctionCallInfo fcinfo, Datum (*work) (Call *call))
 {
 	Call		call;
-	MemoryContext old;
-	Datum		result;
 
-	old = MemoryContextSwitchTo(AllocSetContextCreate(CurrentMemoryContext,
-													  "sendkit call",
-													  ALLOCSET_DEFAULT_SIZES));
 	call.fcinfo = fcinfo;
 	call.work = work;
 	call.dispatcher = NULL;
 	call.title = NULL;
-	result = sendkit_run_hidden(do_work, &call);
-	MemoryContextSwitchTo(old);
-	return result;
+	return sendkit_run_hidden(do_work, &call);
 }
 
 static void
