@@ -42,9 +42,11 @@
 
 /*
  * A new HTTP/2 connection carries one request until the server has told how many
- * it takes at a time.  That is not waited for any longer than this.
+ * it takes at a time.  That is not waited for any longer than this, which is more
+ * than a round trip: a libcurl from 8.0 on may have been told, by a peer that is
+ * near, before we could see it.
  */
-#define SETTLE_PATIENCE_MS 1000
+#define SETTLE_PATIENCE_MS 300
 
 /* Connections made at a time: more than a server's backlog would be dropped */
 #define MAX_CONNECTING 64
