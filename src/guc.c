@@ -23,6 +23,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "tcop/dest.h"
+#include "tcop/tcopprot.h"
 #include "utils/guc.h"
 
 #include "guc.h"
@@ -300,9 +304,8 @@ define_auto_deliver(void)
 
 /* --- all of them --- */
 
-/* Defines the settings and reserves their prefix.  Called once, by _PG_init(). */
-void
-sendkit_guc_init(void)
+static void
+define_all(void)
 {
 	sendkit_guard_note_given();
 	define_endpoint_settings();
@@ -317,4 +320,32 @@ sendkit_guc_init(void)
 	if (sendkit_guard_first_was_refused("sendkit.auto_deliver"))
 		sendkit_auto_deliver = false;
 	MarkGUCPrefixReserved("sendkit");
+}
+
+/*
+ * Defines the settings and reserves their prefix.  Called once, by _PG_init().
+ *
+ * An error on the way would leave half of them defined, and the session without
+ * the library for good.  A warning of a refused value becomes one when the client
+ * cannot be shown that value, or has cancelled: it is for the log alone then, and
+ * interrupts wait.
+ */
+void
+sendkit_guc_init(void)
+{
+	CommandDest dest = whereToSendOutput;
+
+	HOLD_INTERRUPTS();
+	if (pg_get_client_encoding() != GetDatabaseEncoding())
+		whereToSendOutput = DestNone;
+	PG_TRY();
+	{
+		define_all();
+	}
+	PG_FINALLY();
+	{
+		whereToSendOutput = dest;
+	}
+	PG_END_TRY();
+	RESUME_INTERRUPTS();
 }
