@@ -18,7 +18,8 @@
  *   SET had covered for a while.  The administrator's is known and in force, but
  *   it is not what was asked for: a test server may have been meant.  Calls are
  *   refused until that SET would have ended, had it been taken; and not while a
- *   value is in force that somebody who may has SET since, nor after RESET.
+ *   value is in force that somebody who may has SET since, nor after RESET.  A
+ *   reload is no answer to a SET.
  *
  * What PostgreSQL would have done with a SET that was refused is not told apart
  * to the last: where several were, the longest lifetime counts for all of them.
@@ -56,7 +57,7 @@ typedef struct Guarded
 	const char *name;
 	const struct config_generic *option;	/* once it is defined */
 	List	   *given;			/* the values of a placeholder, until then */
-	List	   *taken;			/* what became of those */
+	List	   *beneath;		/* SET values that were taken, beneath others */
 
 	GucSource	first_source;	/* of the first value, as it was given */
 	Lifetime	refused;		/* the longest of the values that were SET */
@@ -105,7 +106,7 @@ lifetime_above(const GucStack *entry, GucSource source, GucSource first_source)
 	return source == first_source ? NOT_SET : IN_SESSION;
 }
 
-/* Returns all values of a setting that is a string, those included that others cover. */
+/* Returns all values of a setting that is a string, the one in force first. */
 static List *
 given_values(const struct config_generic *option)
 {
@@ -133,17 +134,19 @@ given_values(const struct config_generic *option)
 void
 sendkit_guard_note_given(void)
 {
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
 	for (int i = 0; i < GUARDED; i++)
 	{
 		Guarded    *setting = &guarded[i];
 		const struct config_generic *option = sendkit_find_setting(setting->name);
 
-		if (option)
-		{
-			setting->given = given_values(option);
-			setting->first_source = option->reset_source;
-		}
+		if (option == NULL || (option->flags & GUC_CUSTOM_PLACEHOLDER) == 0)
+			continue;
+		setting->given = given_values(option);
+		setting->first_source = option->reset_source;
 	}
+	MemoryContextSwitchTo(old);
 }
 
 /* --- what of it was not taken --- */
@@ -161,9 +164,8 @@ levels_of_functions(void)
 	return guc_level - 1 - GetCurrentTransactionNestLevel();
 }
 
-/* Is there a value by this role, and this one if it matters which? */
 static bool
-has_value_of(const List *values, GucContext context, Oid role, const char *value)
+has_value(const List *values, GucContext context, Oid role, const char *value)
 {
 	ListCell   *cell;
 
@@ -172,7 +174,7 @@ has_value_of(const List *values, GucContext context, Oid role, const char *value
 		const Given *given = (const Given *) lfirst(cell);
 
 		if (given->context == context && given->role == role &&
-			(value == NULL || strcmp(given->value, value) == 0))
+			strcmp(given->value, value) == 0)
 			return true;
 	}
 	return false;
@@ -181,23 +183,27 @@ has_value_of(const List *values, GucContext context, Oid role, const char *value
 static void
 note_refused_sets(Guarded *setting)
 {
+	const List *taken = given_values(setting->option);
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 	int			guc_level = INT_MAX;
 	ListCell   *cell;
 
-	setting->taken = given_values(setting->option);
-	MemoryContextSwitchTo(old);
-
 	foreach(cell, setting->given)
 	{
-		const Given *given = (const Given *) lfirst(cell);
+		Given	   *given = (Given *) lfirst(cell);
 
-		if (given->lifetime == NOT_SET ||
-			has_value_of(setting->taken, given->context, given->role, given->value))
-			continue;
-		setting->refused = Max(setting->refused, given->lifetime);
-		guc_level = Min(guc_level, given->guc_level);
+		if (has_value(taken, given->context, given->role, given->value))
+		{
+			if (setting->refused != NOT_SET)
+				setting->beneath = lappend(setting->beneath, given);
+		}
+		else if (given->lifetime != NOT_SET)
+		{
+			setting->refused = Max(setting->refused, given->lifetime);
+			guc_level = Min(guc_level, given->guc_level);
+		}
 	}
+	MemoryContextSwitchTo(old);
 	if (setting->refused != NOT_SET)
 		setting->nest_level = guc_level - levels_of_functions();
 }
@@ -288,9 +294,9 @@ sendkit_guard_first_was_refused(const char *name)
 }
 
 /*
- * Notes RESET of a setting, told from a value that comes back with the end of
- * another by what is to become of it.  Called by the hooks that assign; cannot
- * raise an error.
+ * Notes RESET of a setting: one that is sure to last, which no block around it can
+ * roll back, and that is no value coming back with the end of another.  Called by
+ * the hooks that assign; cannot raise an error.
  */
 void
 sendkit_guard_note_assignment(const char *name, const char *value)
@@ -298,7 +304,8 @@ sendkit_guard_note_assignment(const char *name, const char *value)
 	Guarded    *setting = find_guarded(name);
 	const GucStack *entry;
 
-	if (setting->refused == NOT_SET || !IsTransactionState())
+	if (setting->refused == NOT_SET || !IsTransactionState() ||
+		IsTransactionBlock() || GetCurrentTransactionNestLevel() > 1)
 		return;
 	entry = setting->option->stack;
 	if (entry && entry->state == GUC_SET &&
@@ -346,8 +353,12 @@ another_stands_in(Guarded *setting)
 static bool
 set_is_missing(const Guarded *setting)
 {
+	const struct config_generic *option = setting->option;
+
 	return setting->refused != NOT_SET &&
-		has_value_of(setting->taken, setting->option->scontext, setting->option->srole, NULL);
+		(option->source <= PGC_S_OVERRIDE ||
+		 has_value(setting->beneath, option->scontext, option->srole,
+				   GetConfigOption(setting->name, false, false)));
 }
 
 static void
@@ -360,7 +371,7 @@ check_setting(Guarded *setting)
 	if (set_is_missing(setting))
 		report_refusal(setting->name,
 					   "The value in force is another than was asked for.",
-					   "RESET or SET it if you may, roll the transaction back that has set it, or connect anew.");
+					   "SET it if you may, or RESET it outside of a transaction block, roll the transaction back that has set it, or connect anew.");
 }
 
 /*

@@ -195,6 +195,29 @@ is_refused($session, 'base_url', 'SET of a bad value');
 $session->query("SET sendkit.base_url = '$good'");
 is_taken($session, '... after SET of a good one');
 
+# A reload is no answer to a SET, and a RESET that is undone is none.
+$session = session_with('', '');
+$session->query("SET sendkit.base_url = '$bad'");
+is_refused($session, 'base_url', 'SET of a bad value');
+configure($node, base_url => $api->url('https') . '/anew');
+wait_until(sub { $session->value('SHOW sendkit.base_url') =~ /anew/ }, 'the reload is seen');
+is_refused($session, 'base_url', '... after a reload');
+configure($node, base_url => $api->url('https'));
+knows_configuration($session);
+$session->query('BEGIN; RESET sendkit.base_url; ROLLBACK');
+is_refused($session, 'base_url', '... after RESET and ROLLBACK');
+
+# Another one that was right before hides no correction.
+for my $set ('SET', 'SET LOCAL')
+{
+	$session = session_with('', '');
+	$session->query("SET sendkit.base_url = '$good/before'; BEGIN; SET sendkit.base_url = '$bad'; SAVEPOINT s");
+	is_refused($session, 'base_url', 'SET of a bad value above a good one');
+	$session->query("ROLLBACK TO s; $set sendkit.base_url = '$good'");
+	is_taken($session, "... after $set of a good one");
+	$session->query('ROLLBACK');
+}
+
 # What is right for a while is right for that while.
 $session = session_with('', '');
 $session->query("SET sendkit.base_url = '$bad'");
