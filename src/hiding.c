@@ -10,12 +10,15 @@
  *
  * An error that leaves is sent to the client later, where the callback is gone.
  * If the client's encoding has no words for it, PostgreSQL raises one of its own
- * instead, and logs the statement with that.  So it forgets what it was.
+ * instead, and logs the statement with that.  So the statement is forgotten until
+ * it is known that the error was caught: with a subtransaction, as PL/pgSQL does.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/xact.h"
+#include "tcop/pquery.h"
 #include "tcop/tcopprot.h"
 
 #include "hiding.h"
@@ -27,14 +30,41 @@ hide(void *arg pg_attribute_unused())
 	errhidecontext(true);
 }
 
+static const char *forgotten;
+static TimestampTz forgotten_in;
+
 /*
- * Keeps the statement out of the log for as long as it still runs.  Called right
- * before an error is raised; cannot raise one.
+ * The end of a subtransaction in a statement that goes on: one that doesn't has no
+ * portal any more.
+ */
+static void
+remember_statement(SubXactEvent event, SubTransactionId self pg_attribute_unused(),
+				   SubTransactionId parent pg_attribute_unused(),
+				   void *arg pg_attribute_unused())
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB && forgotten && debug_query_string == NULL &&
+		ActivePortal && forgotten_in == GetCurrentStatementStartTimestamp())
+		debug_query_string = forgotten;
+	forgotten = NULL;
+}
+
+/*
+ * Keeps the statement out of the log until the error that is raised next, or again,
+ * has been caught.
  */
 void
 sendkit_forget_statement(void)
 {
+	static bool registered = false;
+
+	if (debug_query_string == NULL)
+		return;
+	forgotten = debug_query_string;
+	forgotten_in = GetCurrentStatementStartTimestamp();
 	debug_query_string = NULL;
+	if (!registered)
+		RegisterSubXactCallback(remember_statement, NULL);
+	registered = true;
 }
 
 /*
