@@ -324,10 +324,13 @@ typedef struct Single
 static void
 report_lost_row(int level, const Single *single)
 {
+	const char *id = text_to_cstring(single->id);
+
 	ereport(level,
 			(errmsg("sendkit_delete_api_key was interrupted: %s",
 					outcome_so_far(single->deletion)),
-			 errdetail("The workspace is \"%s\".", text_to_cstring(single->id))));
+			 errdetail("The workspace is \"%s\".",
+					   level == NOTICE ? sendkit_text_for_client(id) : id)));
 }
 
 /*
@@ -527,7 +530,10 @@ report_interruption(int level, const Bulk *bulk)
 {
 	const SendkitTally *tally = bulk->tally;
 	int			left = bulk->count - tally->finished - tally->in_flight;
+	const char *named = bulk->count <= MAX_NAMED ? name_outcomes(bulk) : NULL;
 
+	if (named && level == NOTICE)
+		named = sendkit_text_for_client(named);
 	ereport(level,
 			(errmsg("sendkit_delete_api_keys was interrupted: %d deleted, %d absent, %d rejected, %d unavailable, %d unknown, %d not sent",
 					tally->outcomes[SENDKIT_DELETED],
@@ -536,7 +542,7 @@ report_interruption(int level, const Bulk *bulk)
 					tally->outcomes[SENDKIT_UNAVAILABLE],
 					tally->outcomes[SENDKIT_UNKNOWN] + tally->in_flight,
 					left),
-			 bulk->count <= MAX_NAMED ? errdetail("%s", name_outcomes(bulk)) : 0));
+			 named ? errdetail("%s", named) : 0));
 }
 
 /*

@@ -374,7 +374,8 @@ settle_one_by_one(SendkitDeliveryRun *run)
 			ereport(WARNING,
 					(errcode(error->sqlerrcode),
 					 errmsg("could not settle revocation " INT64_FORMAT ": %s",
-							claim->revocation.id, error->message)));
+							claim->revocation.id,
+							sendkit_text_for_client(error->message))));
 			RESUME_INTERRUPTS();
 			FreeErrorData(error);
 			/* in whatever list it is by now */

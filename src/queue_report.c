@@ -27,6 +27,7 @@ static void
 warn_failed(const SendkitClaim *claim)
 {
 	bool		expired = claim->revocation.not_after <= GetCurrentTimestamp();
+	const char *message = sendkit_text_for_client(message_of(claim));
 
 	/*
 	 * an id that cannot be sent may be a key, entered by hand: it is not
@@ -35,8 +36,8 @@ warn_failed(const SendkitClaim *claim)
 	ereport(WARNING,
 			(claim->deletion.path ?
 			 errmsg("could not revoke the API key of workspace \"%s\": %s",
-					claim->revocation.workspace_id, message_of(claim)) :
-			 errmsg("could not revoke an API key: %s", message_of(claim)),
+					sendkit_text_for_client(claim->revocation.workspace_id), message) :
+			 errmsg("could not revoke an API key: %s", message),
 			 errdetail("Revocation " INT64_FORMAT " has failed after attempt %d.",
 					   claim->revocation.id, claim->revocation.attempts),
 			 expired ? 0 :

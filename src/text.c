@@ -18,6 +18,7 @@
 #include "postgres.h"
 
 #include "catalog/namespace.h"
+#include "common/string.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 
@@ -388,6 +389,27 @@ sendkit_text_to_show(const SendkitTextConverter *converter, const char *utf8,
 		*p = ' ';
 	shown[clipped_len(converter->encoding, shown, max_len)] = '\0';
 	return shown;
+}
+
+/*
+ * Returns a text of the database that may be put into a notice without risk: where
+ * the client's encoding is another one and has no words for it, the notice would
+ * become an error, and take the place of the one that is on its way.
+ */
+const char *
+sendkit_text_for_client(const char *text)
+{
+	char	   *copy;
+
+	if (pg_get_client_encoding() == GetDatabaseEncoding() || pg_is_ascii(text))
+		return text;
+	copy = pstrdup(text);
+	for (char *p = copy; *p != '\0'; p++)
+	{
+		if (IS_HIGHBIT_SET(*p))
+			*p = '?';
+	}
+	return copy;
 }
 
 /*

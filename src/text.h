@@ -22,6 +22,7 @@ extern char *sendkit_text_to_utf8(const SendkitTextConverter *converter,
 extern char *sendkit_text_to_show(const SendkitTextConverter *converter,
 								  const char *utf8, const char *platform_key,
 								  size_t max_len);
+extern const char *sendkit_text_for_client(const char *text);
 extern void sendkit_text_clip(char *copy, const char *text, size_t size);
 
 extern bool sendkit_text_has_control(const char *utf8);
