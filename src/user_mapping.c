@@ -447,8 +447,10 @@ sendkit_forget_platform_key(PG_FUNCTION_ARGS)
 static void
 report_bad_option(const char *name, Oid catalog)
 {
+	/* a name may be the key, where name and value were swapped */
 	ereport(ERROR,
 			(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+			 strstr(name, "sk_") ? errmsg("invalid option") :
 			 errmsg("invalid option \"%s\"", name),
 			 catalog == UserMappingRelationId ?
 			 errhint("Valid options in this context are: %s", SENDKIT_KEY_OPTION) :
