@@ -113,7 +113,8 @@ is_on_command_line(const char *setting)
 
 	if (file == NULL)
 		return true;
-	found = fgets(line, sizeof(line), file) == NULL;
+	/* it is one line, if nobody has put another into an argument */
+	found = fgets(line, sizeof(line), file) == NULL || fgetc(file) != EOF;
 	FreeFile(file);
 	for (const char *p = line; !found && *p != '\0'; p++)
 		found = begins_with_setting(p, setting);
