@@ -112,7 +112,8 @@ sendkit_report_unclaimed(const SendkitDelivery *delivery)
 		ereport(WARNING,
 				(errmsg_plural("%d revocation could not be claimed: %s",
 							   "%d revocations could not be claimed; the last one: %s",
-							   delivery->unclaimed, delivery->unclaimed, delivery->trouble)));
+							   delivery->unclaimed, delivery->unclaimed,
+							   sendkit_text_for_client(delivery->trouble))));
 }
 
 /* Warns that so many revocations, or more, are overdue. */

@@ -43,6 +43,7 @@
 #include "utils/syscache.h"
 
 #include "hiding.h"
+#include "text.h"
 #include "user_mapping.h"
 
 #define WRAPPER_NAME "sendkit_fdw"
@@ -350,9 +351,11 @@ notice_missing_usage(Oid server, const RoleSpec *role)
 								ACL_USAGE) == ACLCHECK_OK)
 		return;
 	ereport(NOTICE,
-			(errmsg("role \"%s\" may not use the stored key yet", role->rolename),
+			(errmsg("role \"%s\" may not use the stored key yet",
+					sendkit_text_for_client(role->rolename)),
 			 errhint("GRANT USAGE ON FOREIGN SERVER %s TO %s.", SENDKIT_SERVER_NAME,
-					 of_public ? "PUBLIC" : quote_identifier(role->rolename))));
+					 of_public ? "PUBLIC" :
+					 sendkit_text_for_client(quote_identifier(role->rolename)))));
 }
 
 /* Where the client has written the key out, it is too late to keep it secret. */

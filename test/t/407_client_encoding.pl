@@ -83,6 +83,17 @@ $node->safe_psql('app', "CREATE SERVER sendkit FOREIGN DATA WRAPPER sendkit_fdw;
 	$session->quit;
 }
 
+# --- a key is stored for whom it is given -------------------------------------------------------
+
+{
+	my $session = abroad();
+	$session->value(q{CREATE ROLE U&"\\2603"});
+	is($session->query(qq{SELECT sendkit_store_platform_key(U&'\\2603', k) FROM (SELECT reverse(reverse('sk_user_') || 'x') || '12345678') s(k)})->{sqlstate},
+		'00000', 'a key is stored for a role whose name cannot be shown');
+	is($session->value(q{SELECT count(*) FROM pg_user_mappings WHERE usename = U&'\\2603'}), '1', '... and is there');
+	$session->quit;
+}
+
 # --- the statement comes back ------------------------------------------------------------------
 
 {
