@@ -154,19 +154,6 @@ check_platform_key_file(char **newval, void **extra pg_attribute_unused(),
 	return true;
 }
 
-/* RESET is a correction as well, though it brings back what is in force already. */
-static void
-assign_base_url(const char *newval, void *extra pg_attribute_unused())
-{
-	sendkit_guard_note_assignment("sendkit.base_url", newval);
-}
-
-static void
-assign_ca_file(const char *newval, void *extra pg_attribute_unused())
-{
-	sendkit_guard_note_assignment("sendkit.ca_file", newval);
-}
-
 /* --- what there is --- */
 
 static void
@@ -179,7 +166,7 @@ define_endpoint_settings(void)
 							   "https://api.sendkit.ai",
 							   PGC_SUSET,
 							   0,
-							   check_base_url, assign_base_url, NULL);
+							   check_base_url, NULL, NULL);
 
 	DefineCustomStringVariable("sendkit.ca_file",
 							   "Sets the file of certificate authorities to trust.",
@@ -188,7 +175,7 @@ define_endpoint_settings(void)
 							   "",
 							   PGC_SUSET,
 							   0,
-							   check_ca_file, assign_ca_file, NULL);
+							   check_ca_file, NULL, NULL);
 
 	/* A view would show its password also to those who may see all settings */
 	DefineCustomStringVariable("sendkit.proxy",

@@ -18,8 +18,8 @@
  *   SET had covered for a while.  The administrator's is known and in force, but
  *   it is not what was asked for: a test server may have been meant.  Calls are
  *   refused until that SET would have ended, had it been taken; and not while a
- *   value is in force that somebody who may has SET since, nor after RESET.  A
- *   reload is no answer to a SET.
+ *   value is in force that somebody who may has SET since, nor after a RESET that
+ *   was committed.  A reload is no answer to a SET.
  *
  * What PostgreSQL would have done with a SET that was refused is not told apart
  * to the last: where several were, the longest lifetime counts for all of them.
@@ -208,6 +208,14 @@ note_refused_sets(Guarded *setting)
 		setting->nest_level = guc_level - levels_of_functions();
 }
 
+/* Does a RESET end with the transaction, to last?  PostgreSQL looks at its stack later. */
+static bool
+is_reset(const struct config_generic *option)
+{
+	return option->stack && option->stack->state == GUC_SET &&
+		option->source == option->reset_source;
+}
+
 /* A transaction ends, and with it what was SET in it, or its being undecided. */
 static void
 end_transaction(XactEvent event, void *arg pg_attribute_unused())
@@ -220,7 +228,11 @@ end_transaction(XactEvent event, void *arg pg_attribute_unused())
 	{
 		Guarded    *setting = &guarded[i];
 
-		if (setting->refused == UNLESS_ABORTED && !aborted)
+		if (setting->refused == NOT_SET)
+			continue;
+		if (!aborted && is_reset(setting->option))
+			setting->refused = NOT_SET;
+		else if (setting->refused == UNLESS_ABORTED && !aborted)
 			setting->refused = IN_SESSION;
 		else if (setting->refused != IN_SESSION)
 			setting->refused = NOT_SET;
@@ -251,7 +263,7 @@ end_subtransaction(SubXactEvent event, SubTransactionId self pg_attribute_unused
 void
 sendkit_guard_note_refused(void)
 {
-	bool		undecided = false;
+	bool		any_refused = false;
 
 	for (int i = 0; i < GUARDED; i++)
 	{
@@ -264,9 +276,9 @@ sendkit_guard_note_refused(void)
 		if (!setting->harmless)
 			note_refused_sets(setting);
 		setting->given = NIL;
-		undecided |= setting->refused == IN_TRANSACTION || setting->refused == UNLESS_ABORTED;
+		any_refused |= setting->refused != NOT_SET;
 	}
-	if (undecided)
+	if (any_refused)
 	{
 		RegisterXactCallback(end_transaction, NULL);
 		RegisterSubXactCallback(end_subtransaction, NULL);
@@ -275,42 +287,18 @@ sendkit_guard_note_refused(void)
 
 /* --- what follows from it --- */
 
-/* The name must be one of those above. */
-static Guarded *
-find_guarded(const char *name)
-{
-	Guarded    *setting = guarded;
-
-	while (strcmp(setting->name, name) != 0)
-		setting++;
-	return setting;
-}
-
-/* Was the session's first value of a setting refused?  Cannot raise an error. */
+/*
+ * Was the session's first value of a setting refused?  The name must be one of
+ * those above.  Cannot raise an error.
+ */
 bool
 sendkit_guard_first_was_refused(const char *name)
 {
-	return find_guarded(name)->first_was_refused;
-}
+	const Guarded *setting = guarded;
 
-/*
- * Notes RESET of a setting: one that is sure to last, which no block around it can
- * roll back, and that is no value coming back with the end of another.  Called by
- * the hooks that assign; cannot raise an error.
- */
-void
-sendkit_guard_note_assignment(const char *name, const char *value)
-{
-	Guarded    *setting = find_guarded(name);
-	const GucStack *entry;
-
-	if (setting->refused == NOT_SET || !IsTransactionState() ||
-		IsTransactionBlock() || GetCurrentTransactionNestLevel() > 1)
-		return;
-	entry = setting->option->stack;
-	if (entry && entry->state == GUC_SET &&
-		strcmp(value, GetConfigOptionResetString(name)) == 0)
-		setting->refused = NOT_SET;
+	while (strcmp(setting->name, name) != 0)
+		setting++;
+	return setting->first_was_refused;
 }
 
 static void
@@ -371,7 +359,7 @@ check_setting(Guarded *setting)
 	if (set_is_missing(setting))
 		report_refusal(setting->name,
 					   "The value in force is another than was asked for.",
-					   "SET it if you may, or RESET it outside of a transaction block, roll the transaction back that has set it, or connect anew.");
+					   "SET it if you may, or RESET it and commit, roll the transaction back that has set it, or connect anew.");
 }
 
 /*

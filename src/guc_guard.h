@@ -11,7 +11,6 @@
 extern void sendkit_guard_note_given(void);
 extern void sendkit_guard_note_refused(void);
 extern bool sendkit_guard_first_was_refused(const char *name);
-extern void sendkit_guard_note_assignment(const char *name, const char *value);
 extern void sendkit_guard_check(void);
 
 #endif							/* SENDKIT_GUC_GUARD_H */
