@@ -23,6 +23,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "access/parallel.h"
+#include "access/xact.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "tcop/dest.h"
@@ -31,6 +33,7 @@
 
 #include "guc.h"
 #include "guc_guard.h"
+#include "hiding.h"
 #include "url.h"
 
 /* "Never endless": the longest time that a timeout can be set to */
@@ -313,7 +316,7 @@ define_all(void)
  * Defines the settings and reserves their prefix.  Called once, by _PG_init().
  *
  * An error on the way would leave half of them defined, and the session without
- * the library for good.  A warning of a refused value becomes one when the client
+ * the library for good: so there is none but before the first.  A warning of a refused value becomes one when the client
  * cannot be shown that value, or has cancelled: it is for the log alone then, and
  * interrupts wait.
  */
@@ -322,6 +325,15 @@ sendkit_guc_init(void)
 {
 	CommandDest dest = whereToSendOutput;
 
+	/* there, PostgreSQL takes no value that was SET, and forgets who did */
+	if (IsInParallelMode() && !IsParallelWorker())
+	{
+		sendkit_forget_statement();
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("cannot load sendkit during a parallel operation"),
+				 errhidestmt(true), errhidecontext(true)));
+	}
 	HOLD_INTERRUPTS();
 	if (pg_get_client_encoding() != GetDatabaseEncoding())
 		whereToSendOutput = DestNone;

@@ -207,6 +207,30 @@ knows_configuration($session);
 $session->query('BEGIN; RESET sendkit.base_url; ROLLBACK');
 is_refused($session, 'base_url', '... after RESET and ROLLBACK');
 
+$node->safe_psql('postgres', "CREATE FUNCTION resets() RETURNS int LANGUAGE plpgsql AS "
+	  . "\$\$ BEGIN PERFORM set_config('sendkit.base_url', '$good', false); RETURN 1; END \$\$");
+for my $undone ('DO $$ BEGIN RESET sendkit.base_url; RAISE \'x\'; END $$', 'DO $$ BEGIN RESET ALL; ROLLBACK; END $$',
+	'SET log_statement = none; CREATE MATERIALIZED VIEW n AS SELECT resets() WITH NO DATA; REFRESH MATERIALIZED VIEW n; DROP MATERIALIZED VIEW n')
+{
+	$session->query($undone);
+	is_refused($session, 'base_url', "... after $undone");
+}
+$session->query('BEGIN; RESET sendkit.base_url; COMMIT');
+is_taken($session, '... but not after RESET and COMMIT');
+
+# Nor is a value lost that was SET before a parallel operation that would load the library.
+{
+	my $forced = $node->pg_version >= 16 ? 'debug_parallel_query' : 'force_parallel_mode';
+	$node->safe_psql('postgres', "CREATE FUNCTION loads() RETURNS bool LANGUAGE plpgsql PARALLEL RESTRICTED SET sendkit.base_url = '$good'"
+		  . q{ AS $$ BEGIN RETURN (sendkit_delete_api_key('ws')).success; END $$});
+	$session = session_with('', '');
+	$session->query("SET sendkit.base_url = '$good'; SET $forced = on");
+	is($session->query('SELECT loads()')->{sqlstate}, '25000', 'loaded within a parallel operation');
+	$session->query("SET $forced = off");
+	is($session->value('SHOW sendkit.base_url'), $good, '... what was SET is kept');
+	is_taken($session, '... and taken');
+}
+
 # Another one that was right before hides no correction.
 for my $set ('SET', 'SET LOCAL')
 {
