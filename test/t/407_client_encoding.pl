@@ -32,7 +32,6 @@ CREATE FUNCTION traces() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 	AS 'BEGIN INSERT INTO public.trace VALUES (current_query()); RETURN NULL; END';
 CREATE TABLE payroll (n int);
 CREATE TRIGGER traces AFTER INSERT ON payroll FOR EACH ROW EXECUTE FUNCTION traces();
-GRANT INSERT ON payroll TO ordinary;
 SQL
 
 sub abroad
